@@ -1,0 +1,44 @@
+# Everything runs in .venv, which the first target that needs it creates.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help install dev demo test test-long lint bench clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+.venv/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "regard needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+.venv/.developed: .venv/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+install: .venv/.installed  ## the environment with regard in it
+
+dev: .venv/.developed  ## the same with the tools of development
+
+demo: install  ## the main job on handwritten digits: a small ViT against a small CNN, minutes on two cores
+	$(BIN)/regard compare digits --models vit_nano_patch4_32,resnet20_32 --methods scratch --img-size 16 \
+	  --seeds 2 --fractions 0.1,0.3,1 --out runs/demo --resume
+
+test: dev  ## the tests
+	$(BIN)/python -m pytest
+
+test-long: dev  ## the tests with full counts and full-size models
+	$(BIN)/python -m pytest -m "long or not long"
+
+lint: dev  ## style, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+bench: dev  ## side by side with the peers, on this machine
+	for script in benchmarks/*.py; do echo "## $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:  ## the environment and caches; runs are kept
+	rm -rf .venv .pytest_cache .ruff_cache build dist src/*.egg-info

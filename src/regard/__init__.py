@@ -1,0 +1,58 @@
+"""Which model should I use on my images, how sure am I, and why: vision transformers with evidence.
+
+Public names load on first use, so that `import regard` and the command's help stay fast (no torch).
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from regard.errors import RegardError as RegardError
+    from regard.inference.loaded import LoadedModel as LoadedModel
+    from regard.inference.loaded import load_model as load_model
+    from regard.models.registry import create_model as create_model
+    from regard.models.registry import list_models as list_models
+    from regard.models.registry import register_model as register_model
+    from regard.runs.run import Run as Run
+    from regard.taps import edit as edit
+    from regard.taps import record as record
+    from regard.training.recipe import Recipe as Recipe
+    from regard.verbs.check import check as check
+    from regard.verbs.compare import compare as compare
+    from regard.verbs.embed import embed as embed
+    from regard.verbs.evaluate import evaluate as evaluate
+    from regard.verbs.predict import predict as predict
+    from regard.verbs.train import train as train
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "LoadedModel": "regard.inference.loaded",
+    "Recipe": "regard.training.recipe",
+    "RegardError": "regard.errors",
+    "Run": "regard.runs.run",
+    "check": "regard.verbs.check",
+    "compare": "regard.verbs.compare",
+    "create_model": "regard.models.registry",
+    "edit": "regard.taps",
+    "embed": "regard.verbs.embed",
+    "evaluate": "regard.verbs.evaluate",
+    "list_models": "regard.models.registry",
+    "load_model": "regard.inference.loaded",
+    "predict": "regard.verbs.predict",
+    "record": "regard.taps",
+    "register_model": "regard.models.registry",
+    "train": "regard.verbs.train",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'regard' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*_HOME, "__version__"]

@@ -1,0 +1,1 @@
+"""The command: parses arguments, draws progress, prints; nothing else does."""

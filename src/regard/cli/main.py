@@ -1,0 +1,167 @@
+"""The command `regard VERB ...`: every verb is a typed Python function, its help is that function's docstring."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import sys
+import types
+import typing
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from regard.errors import RegardError
+
+VERBS = {
+    "check": "Look at a folder of labelled images before anything is trained on it.",
+    "train": "Train a classifier on a folder of labelled images.",
+    "evaluate": "Score a trained model on labelled images.",
+    "predict": "Classify photos, one row each, whatever state they are in.",
+    "embed": "Turn images into feature vectors.",
+    "compare": "Answer which model to use on these images, how sure, and at what cost.",
+}
+GLOBAL_FLAGS = ("--json", "--debug")
+HELP = """usage: regard VERB ... [--json] [--debug]
+
+Which model should I use on my images, how sure am I, and why.
+
+{verbs}
+
+`regard VERB --help` explains a verb. --json prints events and the result as JSON lines; --debug shows tracebacks."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code: 0, 1 (`check` found what would spoil a result), 2 (a mistake), 130, 143."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    as_json, debug = (flag in words for flag in GLOBAL_FLAGS)
+    words = [word for word in words if word not in GLOBAL_FLAGS]
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(HELP.format(verbs="\n".join(f"  {verb:<10}{line}" for verb, line in VERBS.items())))
+        return 0
+    if words[0] == "--version":
+        from regard import __version__
+
+        print(f"regard {__version__}")
+        return 0
+    try:
+        return run_verb(words[0], words[1:], as_json)
+    except RegardError as error:
+        if debug:
+            raise
+        if as_json:
+            print(json.dumps({"error": str(error)}))
+        else:
+            print(f"regard: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("regard: interrupted", file=sys.stderr)
+        return 130
+
+
+def run_verb(verb: str, words: list[str], as_json: bool) -> int:
+    """Parse the words after a verb, call its function with a progress display, and show what it returns."""
+    if verb not in VERBS:
+        near = get_close_matches(verb, VERBS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"the verbs are {', '.join(VERBS)}"
+        raise RegardError(f"no verb {verb!r}: {hint}")
+    function = getattr(importlib.import_module(f"regard.verbs.{verb}"), verb)
+    call, arguments = parse(function, words, prog=f"regard {verb}")
+
+    from regard.cli.progress import Display
+    from regard.cli.show import exit_code, show
+
+    with Display(as_json) as display:
+        if "on_event" in inspect.signature(function).parameters:
+            arguments["on_event"] = display.on_event
+        result = call(**arguments)
+    show(verb, result, as_json)
+    return exit_code(verb, result)
+
+
+def parse(function: Callable[..., Any], words: list[str], prog: str) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """The verb's function and the keyword arguments that the words give it.
+
+    Arguments without default are positional where the function takes them so; a list may be written with commas.
+    """
+    import tyro
+
+    hints = typing.get_type_hints(function, localns=_Placeholders(), include_extras=True)
+    parameters = []
+    lists = set()
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name == "on_event":
+            continue
+        kind = command_type(hints[name])
+        if get_origin(kind) is tuple and parameter.kind is parameter.KEYWORD_ONLY and get_args(kind)[0] is not Path:
+            lists.add(f"--{name.replace('_', '-')}")
+        positional = parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+        metavar = name.upper() if positional else metavar_of(kind)
+        annotated = Annotated[kind, tyro.conf.arg(metavar=metavar)]
+        if positional:
+            annotated = tyro.conf.Positional[annotated]
+        parameters.append(parameter.replace(annotation=annotated, kind=parameter.KEYWORD_ONLY))
+
+    def collect(**arguments: Any) -> dict[str, Any]:
+        return arguments
+
+    collect.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # tyro reads it
+    collect.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    collect.__doc__ = function.__doc__
+    arguments = tyro.cli(
+        collect, prog=prog, args=split_commas(words, lists), config=(tyro.conf.FlagCreatePairsOff,)
+    )
+    return function, arguments
+
+
+def split_commas(words: list[str], lists: set[str]) -> list[str]:
+    """`--models a,b` becomes `--models a b` for the flags that take a list."""
+    split: list[str] = []
+    flag = ""
+    for word in words:
+        if word.startswith("--"):
+            flag, _, value = word.partition("=")
+            split += [flag, *value.split(",")] if value and flag in lists else [word]
+        else:
+            split += [part for part in word.split(",") if part] if flag in lists else [word]
+    return split
+
+
+def command_type(hint: Any) -> Any:
+    """The part of a type that can be typed in a shell: `str | Path | nn.Module` is `str`."""
+    if get_origin(hint) in (Union, types.UnionType):
+        members = [command_type(member) for member in get_args(hint)]
+        plain = [member for member in members if member in (int, float, bool, str) or get_origin(member) is Literal]
+        lists = [member for member in members if get_origin(member) is tuple]
+        chosen = (lists or plain or [member for member in members if member is Path])[0]
+        return chosen | None if type(None) in members else chosen
+    if get_origin(hint) in (list, tuple) or getattr(get_origin(hint), "__name__", "") == "Sequence":
+        return tuple[command_type(get_args(hint)[0]), ...]
+    return hint
+
+
+def metavar_of(kind: Any) -> str:
+    """How a value is written in the help: INT, FLOAT, TEXT, PATH, a|b, or A,B for a list."""
+    if get_origin(kind) in (Union, types.UnionType):
+        kind = next(member for member in get_args(kind) if member is not type(None))
+    if get_origin(kind) is Literal:
+        return "|".join(map(str, get_args(kind)))
+    if get_origin(kind) is tuple:
+        member = metavar_of(get_args(kind)[0])
+        return f"{member} ..." if member == "PATH" else f"{member},..."
+    return {str: "TEXT", int: "INT", float: "FLOAT", Path: "PATH"}.get(kind, "")
+
+
+class _Placeholders(dict[str, Any]):
+    """Stands in for names that a verb imports for type checkers only (torch's, say): none can be typed in a shell."""
+
+    def __missing__(self, name: str) -> Any:
+        if name in ("nn", "torch", "np", "Image"):
+            return types.SimpleNamespace(Module=Any, Tensor=Any, ndarray=Any, Image=Any)
+        raise KeyError(name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""What a person sees while a verb works: a bar on a terminal, plain lines elsewhere, JSON lines for machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+PLAIN_EVERY_SECONDS = 10.0
+
+
+class Display:
+    """Turns the events of a verb into output on stderr (stdout is kept for results; JSON lines go to stdout).
+
+    An event is a dict with "event": "note" and "warning" (have "text"), "progress" (has "title", "done", "total"),
+    "step" and "evaluation" of a training (docs/architecture.md, Events). Use as a context manager.
+    """
+
+    def __init__(self, as_json: bool = False) -> None:
+        self.as_json = as_json
+        self.on_terminal = sys.stderr.isatty() and not as_json
+        self._bar: Any = None
+        self._tasks: dict[str, Any] = {}
+        self._last_plain = 0.0
+        self._top1: float | None = None
+
+    def __enter__(self) -> Display:
+        if self.on_terminal:
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+                TextColumn("{task.fields[numbers]}"),
+                TimeRemainingColumn(),
+                console=_stderr_console(),
+                transient=True,
+            )
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def on_event(self, event: dict[str, Any]) -> None:
+        """Show one event."""
+        if self.as_json:
+            print(json.dumps(event, default=str), flush=True)
+            return
+        kind = event["event"]
+        if kind in ("note", "warning"):
+            self._note(event["text"])
+        elif kind == "progress":
+            self._progress(event)
+        elif kind == "evaluation":
+            self._top1 = event.get("val/top1", self._top1)
+            self._progress({**event, "title": "training", "done": event["step"], "total": event["steps"], "top1": self._top1})
+        elif kind == "step":
+            self._progress({**event, "title": "training", "done": event["step"], "total": event["steps"], "top1": self._top1})
+
+    def _note(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def _progress(self, event: dict[str, Any]) -> None:
+        numbers = numbers_of(event)
+        if self._bar is not None:
+            title = event["title"]
+            if title not in self._tasks:
+                self._tasks[title] = self._bar.add_task(title, total=event["total"], numbers="")
+            self._bar.update(self._tasks[title], completed=event["done"], total=event["total"], numbers=numbers)
+            if event["done"] >= event["total"]:
+                self._bar.remove_task(self._tasks.pop(title))
+                self._top1 = None
+            return
+        now = time.monotonic()
+        if now - self._last_plain >= PLAIN_EVERY_SECONDS or event["done"] >= event["total"]:
+            self._last_plain = now
+            self._note(f"{event['title']}: {event['done']:.0f}/{event['total']:.0f} {numbers}".rstrip())
+
+
+def numbers_of(event: dict[str, Any]) -> str:
+    """`loss 0.412  top1 91.4%  310 images/s  2 min left` from the numbers that an event carries."""
+    shown = []
+    if event.get("loss") is not None:
+        shown.append(f"loss {event['loss']:.3f}")
+    if event.get("top1") is not None:
+        shown.append(f"top1 {100 * event['top1']:.1f}%")
+    if event.get("images_per_second"):
+        shown.append(f"{event['images_per_second']:.0f} images/s")
+    if event.get("seconds_left") is not None:
+        shown.append(f"{duration(event['seconds_left'])} left")
+    return "  ".join(shown)
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3 min`, `1 h 20 min`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _stderr_console() -> Any:
+    from rich.console import Console
+
+    return Console(stderr=True)

@@ -1,0 +1,172 @@
+"""Every run of a plan, the verdict stated in advance, and the record that a report is made of.
+
+Protocol: the test images are the same for every run; a seed redraws initialisation, order, augmentation, the train and
+validation cut and the training subset; fractions are nested conditions, never pooled; every run sees equally many
+images; the winner is chosen on validation, and only its pairs are tested, corrected by Holm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from regard.comparison.plan import Condition, Plan
+from regard.data.sources import ImageSet
+from regard.data.splits import Split, take_fraction
+from regard.errors import RegardError
+from regard.evaluation.statistics import holm, verdict
+from regard.inference.loaded import LoadedModel
+from regard.results import RunResult, Verdict
+from regard.runs.run import Run
+from regard.training.recipe import Recipe, recipe_for
+from regard.training.run import train_run
+
+OnEvent = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all runs of a comparison share: the images, how a seed splits them, and where models come from."""
+
+    images: ImageSet
+    split: Callable[[int], Split]  # seed -> split; its test rows are the same for every seed
+    load: Callable[[str, str, Recipe | None, int], LoadedModel]  # (model, method, recipe, seed) -> a model to train
+
+
+def recipes(plan: Plan, task: Task) -> dict[tuple[str, str], Recipe]:
+    """The recipe of each model and method: its family's, with the one budget that all share.
+
+    The budget is `--images-seen` or `--minutes`; without either it is the longest that a family's own recipe asks for
+    at the full fraction. Batch size is the smallest that a family asks for, so that steps are equal too.
+    """
+    train = len(task.split(0).train)
+    found = {}
+    for method in plan.methods:
+        for model in plan.models:
+            loaded = task.load(model, method, None, 0)
+            found[model, method] = recipe_for(
+                family_of(loaded), method, train, loaded.preprocess.size, plan.images_seen, plan.overrides.get("head", "linear")
+            )
+    batch = min(recipe.batch_size for recipe in found.values())
+    budget: dict[str, Any] = {"minutes": plan.minutes}
+    if plan.minutes is None:
+        budget = {"images_seen": plan.images_seen or _longest(found.values(), train)}
+    shared = {"batch_size": batch, "deterministic": plan.deterministic, **budget, **plan.overrides}
+    return {
+        key: recipe.with_overrides({**shared, "lr": recipe.lr * _lr_scale(recipe, shared["batch_size"])})
+        for key, recipe in found.items()
+    }
+
+
+def shared_precision(chosen: Mapping[tuple[str, str], Recipe], precision: str) -> dict[tuple[str, str], Recipe]:
+    """The recipes with one precision for all: a choice made by measuring is made once and equal for all models."""
+    return {key: recipe.with_overrides({"precision": precision}) for key, recipe in chosen.items()}
+
+
+def family_of(loaded: LoadedModel) -> Any:
+    """What a recipe needs to know of a model: the registry's sheet, or "other" for a module of the user's."""
+    return loaded.spec if loaded.spec is not None else _Unknown()
+
+
+@dataclass(frozen=True)
+class _Unknown:
+    family: str = "other"
+    patch_size: int | None = None
+
+
+def _longest(found: Any, train: int) -> int:
+    return max(round((recipe.epochs or 1) * train) for recipe in found)
+
+
+def _lr_scale(recipe: Recipe, batch: int) -> float:
+    """SGD's rate follows the batch linearly, AdamW's by the square root."""
+    ratio = batch / recipe.batch_size
+    return ratio if recipe.optimiser == "sgd" else ratio**0.5
+
+
+def run_all(plan: Plan, task: Task, folder: Path, chosen: Mapping[tuple[str, str], Recipe], on_event: OnEvent) -> list[RunResult]:
+    """Train what is missing and read every result, in the plan's order."""
+    conditions = plan.conditions()
+    results = []
+    for number, condition in enumerate(conditions, 1):
+        place = folder / "runs" / condition.folder
+        run = Run.open(place) if (place / "config.yaml").is_file() else None
+        if run is None or not run.finished:
+            on_event(
+                {
+                    "event": "note",
+                    "text": f"run {number} of {len(conditions)}: {condition.candidate}, seed {condition.seed}, "
+                    f"{100 * condition.fraction:g}% of the training images",
+                }
+            )
+            run = _train(condition, task, place, chosen[condition.model, condition.method], run, on_event)
+        results.append(run.result())
+    return results
+
+
+def _train(
+    condition: Condition, task: Task, place: Path, recipe: Recipe, begun: Run | None, on_event: OnEvent
+) -> Run:
+    split = task.split(condition.seed)
+    subset = take_fraction(task.images, split.train, condition.fraction, condition.seed)
+    return train_run(
+        begun or Run.create(place, overwrite=place.exists()),
+        task.images,
+        replace(split, train=subset),
+        task.load(condition.model, condition.method, recipe, condition.seed),
+        replace(recipe, seed=condition.seed),
+        fraction=condition.fraction,
+        on_event=on_event,
+        resume=begun is not None,
+    )
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One model and method at the full fraction: what a verdict speaks of."""
+
+    name: str
+    model: str
+    method: str
+    runs: tuple[RunResult, ...]  # by seed
+
+    @property
+    def validation_top1(self) -> float:
+        """Mean over seeds: the figure by which the winner is chosen; of given predictions, which have no validation, the test's."""
+        return float(np.mean([(run.val if len(run.val) else run.test).correct.mean() for run in self.runs]))
+
+    @property
+    def correct(self) -> np.ndarray:
+        """(seeds, photos) bool on the test images."""
+        return np.stack([run.test.correct for run in self.runs])
+
+
+def candidates(results: Sequence[RunResult]) -> list[Candidate]:
+    """The candidates at the largest fraction, best on validation first."""
+    full = max(result.fraction for result in results)
+    several_methods = len({result.method for result in results}) > 1
+    runs: dict[tuple[str, str], list[RunResult]] = {}
+    for result in results:
+        if result.fraction == full:
+            runs.setdefault((result.model, result.method), []).append(result)
+    found = [
+        Candidate(f"{model} ({method})" if several_methods else model, model, method, tuple(sorted(own, key=lambda run: run.seed)))
+        for (model, method), own in runs.items()
+    ]
+    return sorted(found, key=lambda candidate: -candidate.validation_top1)
+
+
+def verdicts(ordered: Sequence[Candidate], margin: float) -> tuple[Verdict, ...]:
+    """The winner on validation against each other candidate, Holm-corrected; the first is against the second."""
+    winner, *others = ordered
+    for other in others:
+        if other.runs[0].test.ids != winner.runs[0].test.ids:
+            raise RegardError(f"{winner.name} and {other.name}: they answered different test images; run them on one split")
+    return tuple(
+        holm([verdict(winner.name, other.name, winner.correct, other.correct, margin) for other in others])
+    )
+

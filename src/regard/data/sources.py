@@ -1,0 +1,346 @@
+"""From what a user points at to labelled rows: class folders, tables, and data sets that come by name.
+
+Images are only listed here, never copied, moved or decoded.
+"""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from regard.data.published import list_digits, list_torchvision
+from regard.data.tables import TABLE_SUFFIXES, Listing, list_table, posix_id, some, split_named
+from regard.errors import RegardError
+
+IMAGE_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+)
+NO_CONTENT = frozenset(("__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "lost+found"))
+LAYOUTS = (
+    "expected FOLDER/<class>/*, FOLDER/{train,val,test}/<class>/*, or a CSV or Parquet table (path, label)"
+)
+MISSING = "no such folder or table"
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """N labelled images, row by row.
+
+    ids: unique and stable, the POSIX path relative to the root or "digits/0007"; labels: (N,) int64 into `classes`
+    (sorted names); split: "train", "val", "test" as given, "" where the data came without; sources: a path or an
+    HxWx3 uint8 array per row; notes: one line for each thing that was left out while listing.
+    """
+
+    name: str
+    ids: tuple[str, ...]
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    split: tuple[str, ...]
+    sources: Sequence[Any]
+    notes: tuple[str, ...] = ()
+
+    def select(self, rows: Sequence[int] | np.ndarray) -> ImageSet:
+        """The chosen rows, in the order given; classes and labels keep their numbers."""
+        rows = np.asarray(rows, dtype=np.int64)
+        return replace(
+            self,
+            ids=tuple(self.ids[row] for row in rows),
+            labels=self.labels[rows],
+            split=tuple(self.split[row] for row in rows),
+            sources=Chosen(self.sources, rows),
+        )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class Chosen(Sequence[Any]):
+    """Some elements of a sequence, fetched when they are asked for."""
+
+    def __init__(self, source: Sequence[Any], rows: np.ndarray):
+        # A choice of a choice refers to the origin, so that layers do not pile up.
+        self.source = source.source if isinstance(source, Chosen) else source
+        self.rows = source.rows[rows] if isinstance(source, Chosen) else rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, row: int) -> Any: ...
+    @overload
+    def __getitem__(self, row: slice) -> Chosen: ...
+    def __getitem__(self, row: int | slice) -> Any:
+        return (
+            Chosen(self.source, self.rows[row])
+            if isinstance(row, slice)
+            else self.source[int(self.rows[row])]
+        )
+
+
+def open_images(data: str | Path, classes: Sequence[str] | None = None) -> ImageSet:
+    """List labelled images.
+
+    data: a folder `root/<class>/*` or `root/{train,val,test}/<class>/*` (training, valid, validation, dev, eval and
+    testing mean the same), a CSV, TSV or Parquet table (path, label, optionally split), "digits" (scikit-learn's), or
+    "torchvision:NAME". Images may lie in nested folders below their class; hidden files and folders are passed over.
+    classes: those of a trained run. Labels are matched by name, and any difference is an error with both lists.
+    Raises RegardError.
+    """
+    text = str(data)
+    if text.startswith("torchvision:"):
+        return _image_set(list_torchvision(text.removeprefix("torchvision:")), classes)
+    path = Path(data)
+    if text == "digits" and not path.exists():
+        return _image_set(list_digits(), classes)
+    if path.is_dir():
+        return _image_set(_list_folder(path), classes)
+    if not path.exists():
+        raise RegardError(f"{data}: {MISSING}{_nearest(path)}")
+    if path.suffix.lower() in TABLE_SUFFIXES:
+        return _image_set(list_table(path), classes)
+    raise RegardError(f"{data}: a file, not a folder; {LAYOUTS}")
+
+
+def list_photos(paths: Sequence[str | Path]) -> tuple[tuple[str, ...], tuple[Path, ...]]:
+    """(ids, files) of photos without labels, in the order given.
+
+    A file counts whatever its suffix (the decoder judges it); of a folder, the images in it and below, sorted. An id is
+    the path as it was given; one given twice gets "#2". Raises RegardError for what does not exist and folders without
+    images.
+    """
+    files: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            below = [file for file in _walk(path) if file.suffix.lower() in IMAGE_SUFFIXES]
+            if not below:
+                raise RegardError(f"{path}: no images in this folder")
+            files += below
+        elif os.path.lexists(path):  # a dangling link too: it keeps its row, with an error
+            files.append(path)
+        else:
+            raise RegardError(f"{path}: no such file or folder{_nearest(path)}")
+    if not files:
+        raise RegardError("no photos given; name files or folders")
+    return _unique([posix_id(file) for file in files]), tuple(files)
+
+
+def _unique(ids: list[str]) -> tuple[str, ...]:
+    """Ids made different by #2, #3 where they repeat."""
+    taken = set(ids)
+    if len(taken) == len(ids):
+        return tuple(ids)
+    seen: set[str] = set()
+    result = []
+    for id_ in ids:
+        unique, number = id_, 1
+        while unique in seen or (number > 1 and unique in taken):
+            number += 1
+            unique = f"{id_}#{number}"
+        seen.add(unique)
+        result.append(unique)
+    return tuple(result)
+
+
+# folders
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in NO_CONTENT
+
+
+def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
+    """(folders, files) in a folder, sorted, without hidden ones."""
+    try:
+        found = sorted(one for one in folder.iterdir() if not _hidden(one.name))
+    except OSError as error:
+        raise RegardError(f"{folder}: cannot be listed ({error.strerror}); check its permissions") from None
+    return [one for one in found if one.is_dir()], [one for one in found if not one.is_dir()]
+
+
+def _walk(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """All files below a folder in sorted order; linked folders are followed, circles are not."""
+    here = os.path.realpath(folder)
+    if here in above:
+        return
+    folders, files = _entries(folder)
+    yield from files
+    for inner in folders:
+        yield from _walk(inner, above | {here})
+
+
+def _is_image(file: Path) -> bool:
+    return file.suffix.lower() in IMAGE_SUFFIXES
+
+
+def _list_folder(root: Path) -> Listing:
+    """Rows of a folder of class folders, with or without splits above them."""
+    folders, files = _entries(root)
+    if not folders and not files:
+        raise RegardError(f"{root}: an empty folder; {LAYOUTS}")
+    _refuse_loose_images(root, files, folders)
+    if not folders:
+        raise RegardError(f"{root}: no images in it; {LAYOUTS}")
+    splits = [folder for folder in folders if _is_split(folder)]
+    if splits and len(splits) < len(folders):
+        others = [folder.name for folder in folders if folder not in splits]
+        raise RegardError(
+            f"{root}: splits ({some([one.name for one in splits])}) and other folders ({some(others)}) side by side; "
+            "move the others away, or rename the class that is called like a split"
+        )
+    parts = _split_folders(root, splits) if splits else {"": root}
+    ids: list[str] = []
+    labels: list[str] = []
+    given: list[str] = []
+    sources: list[Path] = []
+    suffixes: Counter[str] = Counter()
+    empty: dict[str, list[str]] = {}
+    for split, folder in parts.items():
+        for class_folder, images in _class_folders(folder, suffixes):
+            label = unicodedata.normalize("NFC", class_folder.name)
+            if not images:
+                empty.setdefault(label, []).append(str(class_folder))
+            ids += [posix_id(file.relative_to(root)) for file in images]
+            labels += [label] * len(images)
+            given += [split] * len(images)
+            sources += images
+    if not ids:
+        raise RegardError(f"{root}: no images in its {len(folders)} folders{_others(suffixes)}; {LAYOUTS}")
+    if without := sorted(set(empty) - set(labels)):
+        raise RegardError(
+            f"{root}: no images in the class folder{'s' * (len(without) > 1)} {some(without)}{_others(suffixes)}; "
+            "fill or delete it"
+        )
+    notes = (f"{sum(suffixes.values()):,} files are no images and were passed over{_others(suffixes)}",)
+    name = root.name if root.name not in ("", "..") else root.resolve().name
+    return Listing(name, ids, labels, given, sources, notes if suffixes else ())
+
+
+def _is_split(folder: Path) -> bool:
+    """Whether a folder is a split rather than a class: by its name, and by holding folders but no images."""
+    if split_named(folder.name) is None:
+        return False
+    folders, files = _entries(folder)
+    return bool(folders) or not any(_is_image(file) for file in files)
+
+
+def _split_folders(root: Path, folders: list[Path]) -> dict[str, Path]:
+    """Folders by the split they name, in the order train, val, test."""
+    parts: dict[str, Path] = {}
+    for folder in folders:
+        split = split_named(folder.name) or ""
+        if split in parts:
+            raise RegardError(
+                f"{root}: {parts[split].name} and {folder.name} both mean {split}; keep one of them"
+            )
+        parts[split] = folder
+    return {split: parts[split] for split in ("train", "val", "test") if split in parts}
+
+
+def _class_folders(folder: Path, suffixes: Counter[str]) -> Iterator[tuple[Path, list[Path]]]:
+    """(class folder, its images); `suffixes` counts the files that are none."""
+    folders, files = _entries(folder)
+    _refuse_loose_images(folder, files, folders)
+    for class_folder in folders:
+        files = list(_walk(class_folder))
+        suffixes.update(file.suffix.lower() or "no suffix" for file in files if not _is_image(file))
+        yield class_folder, [file for file in files if _is_image(file)]
+
+
+def _refuse_loose_images(folder: Path, files: list[Path], folders: list[Path]) -> None:
+    loose = [file.name for file in files if _is_image(file)]
+    if not loose:
+        return
+    beside = "beside its folders" if folders else "and no class folders"
+    raise RegardError(
+        f"{folder}: {len(loose):,} images directly in it ({some(loose, 2)}) {beside}; {LAYOUTS}"
+    )
+
+
+def _others(suffixes: Counter[str]) -> str:
+    listed = [f"{count:,} {suffix}" for suffix, count in suffixes.most_common()]
+    return f" ({some(listed, 5)})" if listed else ""
+
+
+def _nearest(path: Path) -> str:
+    """What exists that the user may have meant, as the end of an error line."""
+    parent = path.absolute().parent
+    while not parent.is_dir() and parent != parent.parent:
+        path, parent = parent, parent.parent
+    try:
+        names = sorted(one for one in os.listdir(parent) if not _hidden(one))
+    except OSError:
+        names = []
+    close = get_close_matches(path.name, [*names, "digits"], n=3, cutoff=0.5)
+    place = parent if str(parent) != os.getcwd() else "this folder"
+    if close:
+        return f"; nearest in {place}: {', '.join(close)}"
+    return f"; {place} holds {some(names, 5) or 'nothing'}"
+
+
+# rows to a data set
+
+
+def _image_set(listing: Listing, classes: Sequence[str] | None) -> ImageSet:
+    """Check what every kind of source has in common, and number the classes."""
+    name, labels, splits = listing.name, listing.labels, listing.splits
+    if not len(labels):
+        raise RegardError(f"{name}: no images listed")
+    found = sorted(set(labels))
+    if classes is None:
+        _check_trainable(name, labels, found)
+    elif set(classes) != set(found):
+        missing = [one for one in classes if one not in set(found)]
+        extra = [one for one in found if one not in set(classes)]
+        raise RegardError(
+            f"{name}: its classes are not those of the trained run; missing here: {some(missing) or 'none'}; "
+            f"not in the run: {some(extra) or 'none'}; rename the folders or labels to match"
+        )
+    _check_splits(name, labels, splits)
+    ordered = tuple(found if classes is None else classes)
+    number = {label: index for index, label in enumerate(ordered)}
+    return ImageSet(
+        name=name,
+        ids=_unique(list(listing.ids)),
+        labels=np.array([number[label] for label in labels], dtype=np.int64),
+        classes=ordered,
+        split=tuple(splits),
+        sources=listing.sources,
+        notes=listing.notes,
+    )
+
+
+def _check_trainable(name: str, labels: Sequence[str], found: list[str]) -> None:
+    if len(found) == 1:
+        raise RegardError(f"{name}: only one class ({found[0]}); a classifier needs two or more")
+    counts = Counter(labels)
+    single = [label for label in found if counts[label] == 1]
+    if single:
+        raise RegardError(
+            f"{name}: a single image in class {some(single)}; each class needs two or more, add images or leave it out"
+        )
+
+
+def _check_splits(name: str, labels: Sequence[str], splits: Sequence[str]) -> None:
+    given = set(splits)
+    if "" in given and len(given) > 1:
+        without = sum(split == "" for split in splits)
+        raise RegardError(
+            f"{name}: {without:,} of {len(splits):,} images have no split; give one to all or to none"
+        )
+    if "train" not in given:
+        return
+    trained = {label for label, split in zip(labels, splits, strict=True) if split == "train"}
+    unknown = sorted(set(labels) - trained)
+    if unknown:
+        raise RegardError(
+            f"{name}: no training images of class {some(unknown)} (training has {some(sorted(trained))}); "
+            "match the names of the class folders in all splits"
+        )

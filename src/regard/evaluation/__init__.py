@@ -1,0 +1,1 @@
+"""Metrics, calibration and statistics of predictions: NumPy in, plain records out, no torch."""

@@ -1,0 +1,103 @@
+"""Intervals: Wilson for proportions, a bootstrap over near-duplicate groups for everything else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import sparse, special, stats
+
+CHUNK = 4_000_000  # resample weights held at once: 32 MB
+
+
+class Metric(NamedTuple):
+    """A figure with its 95% interval; low and high are None where no interval is claimed."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+def wilson(successes: Any, total: Any, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """Score interval of a proportion (Wilson 1927), elementwise; (0, 1) where total is 0."""
+    successes, total = np.asarray(successes, float), np.asarray(total, float)
+    z2 = stats.norm.ppf(0.5 + level / 2) ** 2
+    share = np.divide(successes, total, out=np.full(np.shape(successes / 1), 0.5), where=total > 0)
+    centre = (total * share + z2 / 2) / (total + z2)
+    half = np.sqrt(z2 * (total * share * (1 - share) + z2 / 4)) / (total + z2)
+    return np.clip(centre - half, 0.0, 1.0), np.clip(centre + half, 0.0, 1.0)
+
+
+def proportion(successes: float, total: float) -> Metric:
+    """successes / total with Wilson's interval; `total` of at least 1."""
+    low, high = wilson(successes, total)
+    return Metric(float(successes / total), float(low), float(high))
+
+
+def group_numbers(ids: Sequence[str], groups: Iterable[Sequence[str]] = ()) -> np.ndarray:
+    """(N,) int64: one number for all ids of a near-duplicate group, a number of its own for any other id."""
+    first = {member: group[0] for group in groups for member in group}
+    return np.unique([first.get(id_, id_) for id_ in ids], return_inverse=True)[1].astype(np.int64)
+
+
+def sum_groups(values: sparse.csr_array, numbers: np.ndarray) -> sparse.csr_array:
+    """(N, F) additive quantities of images -> (G, F) of groups; `numbers` as from `group_numbers`."""
+    ones = np.ones(len(numbers))
+    member = sparse.csr_array(
+        (ones, (numbers, np.arange(len(numbers)))), shape=(numbers.max() + 1, len(numbers))
+    )
+    return sparse.csr_array(member @ values)
+
+
+def resampled_totals(sums: sparse.csr_array, resamples: int, seed: int) -> np.ndarray:
+    """(G, F) sums of groups -> (R, F) totals of G groups drawn with replacement."""
+    count = len(sums.indptr) - 1
+    rng = np.random.default_rng(seed)
+    transposed = sparse.csr_array(sums.T)
+    totals = []
+    step = max(1, CHUNK // count)
+    for start in range(0, resamples, step):
+        rows = min(step, resamples - start)
+        drawn = rng.integers(count, size=(rows, count)) + count * np.arange(rows).reshape(-1, 1)
+        weights = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
+        totals.append((transposed @ weights.T.astype(np.float64)).T)
+    return np.concatenate(totals)
+
+
+def bootstrap_errors(
+    sums: sparse.csr_array,
+    statistic: Callable[[np.ndarray], np.ndarray],
+    resamples: int = 2000,
+    seed: int = 0,
+) -> np.ndarray:
+    """Standard errors (M,) by a bootstrap over groups (Efron and Tibshirani 1993, chapter 6).
+
+    sums: (G, F) additive quantities per group, G >= 2; statistic: (R, F) totals -> (R, M) figures.
+    """
+    groups = len(sums.indptr) - 1
+    errors = statistic(resampled_totals(sums, resamples, seed)).std(axis=0)
+    return errors * np.sqrt(groups / (groups - 1))
+
+
+def share_interval(value: float, error: float, groups: int, level: float = 0.95) -> Metric:
+    """Interval of a figure in (0, 1), symmetric on the logit scale, where a share near 1 spreads evenly.
+
+    The percentile bootstrap of the same resamples covers less (macro F1 of .98 with 360 images: 92%, this
+    96%). At 0 and 1 no resample differs: there it is Wilson's bound for as many images as groups.
+    """
+    if not 0 < value < 1:
+        low, high = wilson(value * groups, groups, level)
+        return Metric(value, float(low), float(high))
+    half = float(stats.t.ppf(0.5 + level / 2, groups - 1)) * error / (value * (1 - value))
+    centre = special.logit(value)
+    return Metric(value, float(special.expit(centre - half)), float(special.expit(centre + half)))
+
+
+def positive_interval(value: float, error: float, groups: int, level: float = 0.95) -> Metric:
+    """Interval of a figure above 0, symmetric on the log scale; none at 0."""
+    if value <= 0:
+        return Metric(value)
+    factor = math.exp(min(50.0, float(stats.t.ppf(0.5 + level / 2, groups - 1)) * error / value))
+    return Metric(value, value / factor, value * factor)

@@ -1,0 +1,308 @@
+"""Which model is better: one test stated in advance, on seeds and photos; what a test set can decide.
+
+The estimate is the difference of seed means. Its variance has two sources that are crossed (every seed
+answers the same photos): seeds, and photos paired between the models. By the analysis of variance of two
+crossed factors (Searle, Casella and McCulloch 1992, section 4.3), with s2 the variance over seeds of a
+model's top1, v the variance over photos of the difference of seed means, and e the residual mean square
+(seed x photo) of a model:
+
+    seeds  = s2_a / S_a + s2_b / S_b                       (holds the interaction once)
+    photos = (v - e_a / S_a - e_b / S_b) / N, at least 0   (so the interaction is taken out here)
+
+and degrees of freedom by Satterthwaite (1946). How often it errs: benchmarks/verdict_calibration.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from regard.errors import RegardError
+from regard.results import Outcome, Verdict
+
+
+class McNemar(NamedTuple):
+    """Exact test of two given files of predictions: it says nothing about the recipes that made them."""
+
+    only_a: int
+    only_b: int
+    p_value: float
+
+
+def verdict(
+    a_name: str,
+    b_name: str,
+    correct_a: np.ndarray,
+    correct_b: np.ndarray,
+    margin: float = 0.01,
+    alpha: float = 0.05,
+) -> Verdict:
+    """Is recipe `a` better than recipe `b`, equivalent within `margin`, or can these runs not tell?
+
+    correct_a: (S_a, N) bool, one row per seed, one column per test photo; correct_b: (S_b, N), the same
+    photos in the same order. A single row of either gives "undecided" with bounds -1 and 1: the spread over
+    seeds is unknown. Rows that are all alike (a solver on fixed features) add no seed variance: the verdict
+    then covers photos only. A gap that is surely smaller than `margin` is "equivalent", also where it is
+    surely not zero.
+    """
+    a, b = _checked(a_name, correct_a), _checked(b_name, correct_b)
+    if a.shape[1] != b.shape[1]:
+        raise RegardError(
+            f"{a_name} and {b_name}: answers for {a.shape[1]} and {b.shape[1]} photos; "
+            "the verdict is paired, so give both for the same test photos"
+        )
+    seeds, photos = (len(a), len(b)), a.shape[1]
+    difference = float(a.mean() - b.mean())
+    if min(seeds) < 2:
+        spread = float((a.mean(axis=0) - b.mean(axis=0)).var(ddof=1) / photos)
+        return Verdict(
+            a_name,
+            b_name,
+            "undecided",
+            difference,
+            -1.0,
+            1.0,
+            1.0,
+            1.0,
+            margin,
+            alpha,
+            seeds,
+            photos,
+            0.0,
+            0.0,
+            spread,
+        )
+    seed_parts, photo_part = _variances(a, b)
+    parts = np.array([*seed_parts, photo_part])
+    error = math.sqrt(parts.sum())
+    freedom = float(parts.sum() ** 2 / (parts**2 / np.array([seeds[0] - 1, seeds[1] - 1, photos - 1])).sum())
+    half = float(stats.t.ppf(1 - alpha / 2, freedom)) * error
+    p_value = float(2 * stats.t.sf(abs(difference) / error, freedom))
+    within = float(stats.t.sf((margin - abs(difference)) / error, freedom))
+    unseen = (
+        1 - margin
+    ) ** photos  # chance to miss every photo of a kind that makes up `margin` of all photos
+    p_equivalent = max(within, unseen)
+    return Verdict(
+        a=a_name,
+        b=b_name,
+        outcome=_outcome(p_value, p_equivalent, alpha),
+        difference=difference,
+        low=max(-1.0, difference - half),
+        high=min(1.0, difference + half),
+        p_value=p_value,
+        p_equivalent=p_equivalent,
+        margin=margin,
+        alpha=alpha,
+        seeds=seeds,
+        photos=photos,
+        degrees_of_freedom=freedom,
+        seed_variance=float(sum(seed_parts)),
+        photo_variance=photo_part,
+    )
+
+
+def holm(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """The same verdicts with both p-values corrected for their number (Holm 1979), and outcomes to match.
+
+    The intervals stay those of each pair alone. Which pairs are tested is settled before the test split is
+    read (those of the model that won on validation). Pairs with a single seed were not tested: they stay as
+    they are.
+    """
+    tested = [number for number, one in enumerate(verdicts) if min(one.seeds) >= 2]
+    better = holm_correct([verdicts[number].p_value for number in tested])
+    equivalent = holm_correct([verdicts[number].p_equivalent for number in tested])
+    corrected = list(verdicts)
+    for number, p_value, p_equivalent in zip(tested, better, equivalent, strict=True):
+        old = verdicts[number]
+        outcome = _outcome(p_value, p_equivalent, old.alpha)
+        corrected[number] = replace(old, p_value=p_value, p_equivalent=p_equivalent, outcome=outcome)
+    return corrected
+
+
+def holm_correct(p_values: Sequence[float]) -> list[float]:
+    """Step-down adjusted p-values in the given order."""
+    order = np.argsort(p_values, kind="stable")
+    scaled = np.asarray(p_values, float)[order] * np.arange(len(p_values), 0, -1)
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
+    return adjusted.tolist()
+
+
+def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> McNemar:
+    """Exact two-sided McNemar test of two given sets of answers: (N,) bool each, over the same photos."""
+    a, b = np.asarray(correct_a, bool), np.asarray(correct_b, bool)
+    if a.shape != b.shape or a.ndim != 1:
+        raise RegardError(
+            f"mcnemar: answers of shape {a.shape} and {b.shape}; expected two rows over the same photos"
+        )
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    either = only_a + only_b
+    p_value = float(stats.binomtest(only_a, either).pvalue) if either else 1.0
+    return McNemar(only_a, only_b, p_value)
+
+
+def smallest_gap(photos: int, disagreement: float, power: float = 0.8, alpha: float = 0.05) -> float:
+    """Smallest gap in top1 found with this power between two given models (Miettinen 1968).
+
+    disagreement: share of photos that exactly one of the two gets right. 1.0 where no gap is large enough.
+    Seeds add to this: it is what the photos alone allow.
+    """
+    z2 = _z_sum(power, alpha) ** 2
+    gap = math.sqrt(z2 * disagreement / (photos + z2))
+    return gap if gap <= disagreement else 1.0
+
+
+def photos_for_gap(gap: float, disagreement: float, power: float = 0.8, alpha: float = 0.05) -> int:
+    """Photos needed to find a gap in top1 with this power; the inverse of `smallest_gap`."""
+    if not 0 < gap <= disagreement <= 1:
+        raise RegardError(f"gap {gap} and disagreement {disagreement}: expected 0 < gap <= disagreement <= 1")
+    return max(1, math.ceil(_z_sum(power, alpha) ** 2 * (disagreement - gap**2) / gap**2))
+
+
+def decides(photos: int, disagreement: tuple[float, float] = (0.1, 0.2)) -> str:
+    """What a test set of this size can decide, in one sentence, for an expected range of disagreement."""
+    low, high = (smallest_gap(photos, share) for share in disagreement)
+    least, most = (photos_for_gap(0.01, share) for share in disagreement)
+    if high >= 1:
+        found = f"{_count(photos, 'test photo')} can hardly tell two models apart"
+    else:
+        assumed = f"80% power, {100 * disagreement[0]:.0f}-{100 * disagreement[1]:.0f}% disagreement"
+        span = (
+            f"{100 * low:.0f} to {100 * high:.0f}"
+            if round(100 * low) != round(100 * high)
+            else f"{100 * low:.1f}"
+        )
+        found = f"{_count(photos, 'test photo')} can tell two models apart from a gap of about {span} points"
+        found += f" ({assumed})"
+    return f"{found}; a gap of 1 point would need about {_round(least):,} to {_round(most):,}"
+
+
+def seeds_needed(found: Verdict, power: float = 0.8) -> int | None:
+    """Seeds per model that would show a gap as large as the one seen; None where photos hide it anyway."""
+    wanted = (found.difference / _z_sum(power, found.alpha)) ** 2 - found.photo_variance
+    if wanted <= 0 or min(found.seeds) < 2:
+        return None
+    return max(2, math.ceil(min(found.seeds) * found.seed_variance / wanted))
+
+
+def photos_needed(found: Verdict, power: float = 0.8) -> int | None:
+    """Photos that would show a gap as large as the one seen; None where the seeds hide it anyway."""
+    wanted = (found.difference / _z_sum(power, found.alpha)) ** 2 - found.seed_variance
+    if wanted <= 0 or min(found.seeds) < 2:
+        return None
+    return math.ceil(found.photos * found.photo_variance / wanted)
+
+
+def sentence(found: Verdict) -> str:
+    """The verdict in plain English, with its interval and what it rests on."""
+    ahead, behind = (found.a, found.b) if found.difference >= 0 else (found.b, found.a)
+    low, high = (found.low, found.high) if found.difference >= 0 else (-found.high, -found.low)
+    gap = abs(found.difference)
+    basis = f"{_seeds(found)}, {_count(found.photos, 'photo')}"
+    if min(found.seeds) < 2:
+        return (
+            f"No verdict: {ahead} is {_points(gap)} ahead of {behind} ({basis}), but one seed does not show "
+            "how much training again would change; run at least 3 seeds."
+        )
+    interval = f"{100 * (1 - found.alpha):.0f}% interval {100 * low:.1f} to {100 * high:.1f}, {basis}"
+    if found.outcome == "better":
+        text = f"{ahead} is better than {behind} by {_points(gap)} ({interval})"
+    elif found.outcome == "equivalent":
+        text = f"{found.a} and {found.b} are equivalent within {_points(found.margin, trim=True)}: "
+        text += f"{ahead} is {_points(gap)} ahead ({interval})" if gap else f"no difference ({interval})"
+    elif round(gap, 3) == 0:
+        text = f"Too close to call: {ahead} and {behind} are level ({interval})"
+    else:
+        text = f"Too close to call: {ahead} is {_points(gap)} ahead of {behind} ({interval})"
+        text += _remedy(found, low)
+    if found.seed_variance == 0:
+        text += "; every seed gave the same answers, so this covers photos only, not another training set"
+    return text + "."
+
+
+def _remedy(found: Verdict, low: float) -> str:
+    """What would settle an undecided pair."""
+    if low > 0:
+        return "; clear for this pair alone, not after correcting for the number of pairs tested"
+    photos, seeds = photos_needed(found), seeds_needed(found)
+    if photos is not None and photos > found.photos:
+        return f"; if the gap is that large, about {_round(photos):,} photos would be needed"
+    if seeds is not None and seeds > min(found.seeds):
+        return f"; if the gap is that large, about {seeds:,} seeds would be needed"
+    return "; if the gap is that large, it needs more seeds and more photos"
+
+
+def _checked(name: str, correct: np.ndarray) -> np.ndarray:
+    rows = np.asarray(correct)
+    if rows.ndim != 2 or rows.shape[0] < 1 or rows.shape[1] < 2:
+        raise RegardError(
+            f"{name}: right answers of shape {rows.shape}; expected (seeds, photos) with 2 photos or more"
+        )
+    if rows.dtype != bool:
+        raise RegardError(f"{name}: right answers of type {rows.dtype}; expected bool, one row per seed")
+    return rows.astype(np.float64)
+
+
+def _variances(a: np.ndarray, b: np.ndarray) -> tuple[tuple[float, float], float]:
+    """Variance of the difference due to seeds of a, to seeds of b, and to photos; never all three 0."""
+    photos = a.shape[1]
+    paired = a.mean(axis=0) - b.mean(axis=0)  # (N,)
+    flips_a, flips_b = _interaction(a), _interaction(b)
+    seeds_a = _seed_variance(a, flips_a) / len(a)
+    seeds_b = _seed_variance(b, flips_b) / len(b)
+    if flips_a == flips_b == 0:
+        # Two pseudo-photos, one for each side (Agresti and Min 2005): a few photos that agree prove little.
+        return (seeds_a, seeds_b), float((paired.var(ddof=1) * photos + 2) / photos**2)
+    photo_part = (paired.var(ddof=1) - flips_a / len(a) - flips_b / len(b)) / photos
+    return (seeds_a, seeds_b), max(0.0, float(photo_part))
+
+
+def _seed_variance(rows: np.ndarray, flips: float) -> float:
+    """Variance of top1 over seeds; where seeds tie by luck though answers differ, what those flips imply."""
+    spread = float(rows.mean(axis=1).var(ddof=1))
+    return spread if spread > 1e-15 else flips / rows.shape[1]
+
+
+def _interaction(rows: np.ndarray) -> float:
+    """Residual mean square of (seed, photo) after both means; exactly 0 for identical rows."""
+    if (rows == rows[0]).all():
+        return 0.0
+    residual = rows - rows.mean(axis=0) - rows.mean(axis=1, keepdims=True) + rows.mean()
+    return float((residual**2).sum() / ((rows.shape[0] - 1) * (rows.shape[1] - 1)))
+
+
+def _outcome(p_value: float, p_equivalent: float, alpha: float) -> Outcome:
+    """Equivalence first: a gap surely below the margin is stated as such, however surely it is not zero."""
+    if p_equivalent < alpha:
+        return "equivalent"
+    return "better" if p_value < alpha else "undecided"
+
+
+def _z_sum(power: float, alpha: float) -> float:
+    return float(stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power))
+
+
+def _points(share: float, trim: bool = False) -> str:
+    text = f"{100 * share:g}" if trim else f"{100 * share:.1f}"
+    return f"{text} point" if float(text) == 1 else f"{text} points"
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+
+
+def _seeds(found: Verdict) -> str:
+    a, b = found.seeds
+    return _count(a, "seed") if a == b else f"{a} and {b} seeds"
+
+
+def _round(number: int) -> int:
+    """Two leading digits: more would pretend to be exact."""
+    unit = 10 ** max(0, len(str(number)) - 2)
+    return math.ceil(number / unit) * unit

@@ -1,0 +1,109 @@
+"""What the last layer of a model reads: its features, for any `nn.Module` that classifies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from regard.errors import RegardError
+from regard.inference.precision import device_of
+
+if TYPE_CHECKING:
+    from regard.inference.loaded import LoadedModel
+
+
+class Pooled(Protocol):
+    """The part of a model's features that is needed here."""
+
+    @property
+    def pooled(self) -> Tensor: ...
+
+
+@runtime_checkable
+class HasFeatures(Protocol):
+    """A model that says itself what its head multiplies: every registered one, and any that wishes to."""
+
+    def features(self, x: Tensor, /) -> Pooled: ...
+
+
+@torch.inference_mode()
+def probe(model: nn.Module, size: int) -> tuple[int, str]:
+    """(number of classes, dotted name of the last Linear) of a classifier, by one pass of an empty image.
+
+    The name is "" where the output does not come straight from an `nn.Linear`. Raises RegardError where the
+    model does not turn (1, 3, size, size) into (1, K).
+    """
+    last: list[tuple[str, Tensor]] = []
+
+    def note(name: str):
+        return lambda module, args, output: last.append((name, output))
+
+    handles = [
+        module.register_forward_hook(note(name))
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+    ]
+    was_training = model.training
+    model.eval()
+    try:
+        logits = model(torch.zeros(1, 3, size, size, device=device_of(model)))
+    except (RuntimeError, ValueError, AssertionError, TypeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RegardError(
+            f"{type(model).__name__}: does not take images (1, 3, {size}, {size}): {reason}; "
+            "give preprocess= with the size it was made for"
+        ) from None
+    finally:
+        model.train(was_training)
+        for handle in handles:
+            handle.remove()
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise RegardError(f"{type(model).__name__}: gave {found}; expected one tensor of logits (1, classes)")
+    named = [name for name, output in last if output is logits or torch.equal(output, logits)]
+    return logits.shape[1], named[-1] if named else ""
+
+
+def pooled_features(model: nn.Module, head: str, images: Tensor) -> Tensor:
+    """(B, D) what the head multiplies: `features().pooled` if the model has it, else what `head` reads."""
+    # torchvision's VGG and others have a submodule of this name, which is something else.
+    if isinstance(model, HasFeatures) and not isinstance(model.features, nn.Module):
+        return model.features(images).pooled
+    if not head:
+        raise RegardError(
+            f"{type(model).__name__}: its output comes from no nn.Linear, so what its head reads is unknown; "
+            "give it a method features(images) whose result has .pooled (B, D)"
+        )
+    seen: list[Tensor] = []
+    handle = model.get_submodule(head).register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    try:
+        model(images)
+    finally:
+        handle.remove()
+    return seen[-1]
+
+
+def set_head(loaded: LoadedModel, weight: Tensor, bias: Tensor) -> None:
+    """Put an `nn.Linear` with this weight (K, D) and bias (K,) in the place of the last one; classes stay.
+
+    Raises RegardError where the model has no last Linear.
+    """
+    head_input(loaded)
+    linear = nn.Linear(weight.shape[1], weight.shape[0], device=device_of(loaded.model))
+    with torch.no_grad():
+        linear.weight.copy_(weight)
+        linear.bias.copy_(bias)
+    parent, _, name = loaded.head.rpartition(".")
+    setattr(loaded.model.get_submodule(parent), name, linear)
+
+
+def head_input(loaded: LoadedModel) -> int:
+    """The number of features that the last Linear reads. Raises RegardError where there is no such layer."""
+    linear = loaded.model.get_submodule(loaded.head) if loaded.head else None
+    if not isinstance(linear, nn.Linear):
+        raise RegardError(
+            f"{loaded.name}: its output comes from no nn.Linear, so there is no head to replace"
+        )
+    return linear.in_features

@@ -1,0 +1,128 @@
+"""The records that parts hand to each other: plain data, NumPy only, no torch, no files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What one model said about one set of images.
+
+    ids: N stable image ids; logits: (N, K) float32; labels: (N,) int64, -1 where unknown; classes: K names.
+    """
+
+    ids: tuple[str, ...]
+    logits: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+
+    def probabilities(self, temperature: float = 1.0) -> np.ndarray:
+        """(N, K) float64 softmax of logits / temperature; rows sum to 1."""
+        scaled = self.logits.astype(np.float64) / temperature
+        scaled -= scaled.max(axis=1, keepdims=True)
+        exponentials = np.exp(scaled)
+        return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+    @property
+    def correct(self) -> np.ndarray:
+        """(N,) bool: the most probable class is the label."""
+        return self.logits.argmax(axis=1) == self.labels
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a trained model costs; None where it was not measured."""
+
+    parameters: int
+    trainable_parameters: int | None = None
+    gmacs: float | None = None  # multiply-adds of one forward pass of one image / 1e9
+    peak_memory_mb: float | None = None  # resident set of the training process
+    images_per_second: float | None = None  # inference, largest measured batch
+    latency_ms: float | None = None  # inference, batch of one
+    train_seconds: float | None = None
+    train_flops: float | None = None  # forward and backward passes spent on this run
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One trained model with its answers, as comparison and report read it."""
+
+    model: str
+    method: str  # "scratch" | "finetune" | "head" | "given" (predictions of another tool)
+    seed: int
+    fraction: float
+    train_images: int
+    images_seen: int
+    val: Predictions
+    test: Predictions
+    temperature: float  # fitted on val
+    unsure_below: float  # confidence under which 5% of val falls, after the temperature
+    cost: Cost
+    pretraining: str  # "none (trained from scratch)" or the checkpoint's data and licence in a few words
+    curve: tuple[dict, ...] = ()  # rows of metrics.jsonl: {"step", "images", "loss", "val/top1", ...}
+    recipe: dict = field(default_factory=dict)  # the resolved config.yaml
+    folder: str = ""
+    deterministic: bool = False  # a solver on fixed features: the seed only redraws the training subset
+
+
+Outcome = Literal["better", "equivalent", "undecided"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The one test stated in advance, for one pair of models (or model and method).
+
+    difference = mean top1 of `a` minus mean top1 of `b` over seeds, as a fraction; low and high bound it at 1 - alpha.
+    """
+
+    a: str
+    b: str
+    outcome: Outcome
+    difference: float
+    low: float
+    high: float
+    p_value: float  # two-sided, Holm-corrected where several pairs are tested
+    p_equivalent: float  # larger of the two one-sided tests against +-margin
+    margin: float
+    alpha: float
+    seeds: tuple[int, int]
+    photos: int
+    degrees_of_freedom: float
+    seed_variance: float  # variance of the difference due to seeds
+    photo_variance: float  # and due to photos
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that `check` has to say about a data set."""
+
+    code: str  # "corrupt", "duplicate-across-splits", "label-conflict", "imbalance", "odd", ...
+    severity: Literal["error", "warning", "note"]  # an error would spoil a result: exit code 1
+    message: str  # one line
+    ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What `check` found: counts by split and class, findings, and what has to be left out."""
+
+    name: str
+    classes: tuple[str, ...]
+    counts: dict[str, dict[str, int]]  # split -> class -> images
+    findings: tuple[Finding, ...]
+    unreadable: tuple[str, ...] = ()  # ids, skipped by name
+    leaked: tuple[str, ...] = ()  # ids of test images that have a near-duplicate in train or val
+    groups: tuple[tuple[str, ...], ...] = ()  # near-duplicate groups (two ids or more each)
+    decides: str = ""  # what the test set can decide, one sentence
+
+    @property
+    def spoils(self) -> bool:
+        """True where a finding would spoil a result."""
+        return any(finding.severity == "error" for finding in self.findings)

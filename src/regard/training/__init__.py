@@ -1,0 +1,1 @@
+"""From a recipe to a run folder: the one loop, head solvers, full-state checkpoints."""

@@ -1,0 +1,79 @@
+"""float32 or bfloat16 for training, and how long a step takes: both measured once, on a copy, before step 0."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Precision = Literal["fp32", "bf16"]
+Batch = TypeVar("Batch")
+
+GAIN = 1.1  # a smaller gain is noise, and float32 is exact
+
+
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
+    """The context in which forward pass and loss run."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def measure_steps(
+    model: nn.Module,
+    batches: Iterator[Batch],
+    loss: Callable[[nn.Module, Batch], Tensor],
+    precisions: tuple[Precision, ...],
+    accumulation: int = 1,
+    seconds: float = 10.0,
+) -> dict[Precision, float]:
+    """Median seconds of one training step in each precision, batches included; `model` is not changed.
+
+    The precisions take turns, round by round, so that a busy machine slows both; the first round is not counted. At
+    least one round is, and rounds end after `seconds`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        trial = copy.deepcopy(model).train()
+        optimiser = torch.optim.SGD([p for p in trial.parameters() if p.requires_grad], lr=0.0)
+        taken: dict[Precision, list[float]] = {precision: [] for precision in precisions}
+        began = time.perf_counter()
+        for count in range(9):
+            for precision in precisions:
+                start = time.perf_counter()
+                _step(trial, batches, loss, optimiser, precision, accumulation)
+                if count:
+                    taken[precision].append(time.perf_counter() - start)
+            if count and time.perf_counter() - began > seconds:
+                break
+    return {precision: statistics.median(values) for precision, values in taken.items()}
+
+
+def choose_precision(seconds: dict[Precision, float]) -> Precision:
+    """bfloat16 where it is at least 1.1 times as fast."""
+    return "bf16" if seconds["fp32"] > GAIN * seconds["bf16"] else "fp32"
+
+
+def _step(
+    model: nn.Module,
+    batches: Iterator[Batch],
+    loss: Callable[[nn.Module, Batch], Tensor],
+    optimiser: torch.optim.Optimizer,
+    precision: Precision,
+    accumulation: int,
+) -> None:
+    device = next(model.parameters()).device
+    for _ in range(accumulation):
+        batch = next(batches)
+        with autocast(precision, device):
+            value = loss(model, batch)
+        value.backward()
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,285 @@
+"""`regard compare`: which model to use on these images, how sure, and at what cost."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from regard.errors import RegardError
+from regard.results import Verdict
+from regard.verbs.prepare import OnBadImage, OnEvent, Prepared, load_for, mirrored, prepare, silent
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from regard.comparison.compare import Candidate, Task
+    from regard.comparison.estimate import Estimate
+    from regard.comparison.plan import Plan
+    from regard.inference.loaded import LoadedModel
+    from regard.results import RunResult
+    from regard.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model and method at the full fraction: mean top1 over seeds on test and validation images."""
+
+    name: str
+    top1: float
+    validation_top1: float
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a comparison found: the answer in one sentence, its figures, and where the report lies."""
+
+    sentence: str
+    rows: tuple[Row, ...]  # best on validation first
+    verdicts: tuple[Verdict, ...]
+    report: Path
+
+
+def compare(
+    data: str | Path | None = None,
+    *,
+    models: tuple[str, ...] = (),
+    methods: tuple[Literal["head", "finetune", "scratch"], ...] = ("head",),
+    seeds: int = 3,
+    fractions: tuple[float, ...] = (1.0,),
+    out: str | Path,
+    predictions: tuple[Path, ...] = (),
+    img_size: int | None = None,
+    images_seen: int | None = None,
+    minutes: float | None = None,
+    batch_size: int | None = None,
+    head: Literal["linear", "sgd"] | None = None,
+    flip: Literal["yes", "no"] | None = None,
+    precision: Literal["auto", "fp32", "bf16"] | None = None,
+    margin: float = 0.01,
+    deterministic: bool = False,
+    keep_leaks: bool = False,
+    on_bad_image: OnBadImage = "skip",
+    max_bad: float = 0.01,
+    force: bool = False,
+    dry_run: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+    on_event: OnEvent = silent,
+) -> Answer | Estimate:
+    """Answer which model to use on these images, how sure, and at what cost.
+
+    Every model sees the same images, equally many of them, with the same number of tuning trials (none). The winner is
+    chosen on validation images; the test images are touched once, and one test stated in advance says better, equivalent or too
+    close to call. The report is one HTML file. A comparison that was interrupted continues with --resume.
+
+    Args:
+        data: class folders (with or without train/val/test), a CSV or Parquet table (path, label), torchvision:NAME, or digits
+        models: names, as in `regard train`, separated by commas
+        methods: head, finetune, scratch: an axis like models
+        seeds: runs of each model and method; a seed redraws initialisation, order, augmentation, validation cut and subset
+        fractions: shares of the training images, for the data curve
+        out: folder to make
+        predictions: tables (path, label, class or probabilities) of any tool to compare in place of training
+        img_size: side of the square that the models see, in pixels
+        images_seen: training images drawn in a run, repeats counted
+        minutes: time to train a run, in place of images seen
+        batch_size: images per step
+        head: for the head method, linear solves it on cached features, sgd trains it on augmented views
+        flip: mirror half of the training images
+        precision: auto takes bfloat16 where a short measurement finds it faster
+        margin: difference in top1 that does not matter
+        deterministic: the same bits each time, no choices by measuring
+        keep_leaks: score test images that have a near-duplicate in train or val too
+        on_bad_image: skip leaves unreadable files out by name, error stops at the first
+        max_bad: share of unreadable files above which training is refused
+        force: allow models with fewer than 16 patches
+        dry_run: print runs, minutes, memory, disk and downloads, and stop
+        resume: continue the comparison in --out
+        overwrite: replace the comparison in --out
+        on_event: called with what is going on (docs/architecture.md, Events)
+    """
+    folder = Path(out)
+    continued = resume and (folder / "comparison.yaml").is_file()
+    if not continued and not dry_run:
+        _make(folder, resume, overwrite)
+    if predictions:
+        return _compare_given(data, tuple(map(Path, predictions)), folder, margin)
+    if data is None:
+        raise RegardError("compare: name a data set (regard compare DATA --models a,b) or --predictions a.csv b.csv")
+
+    from regard.comparison.compare import recipes, run_all, shared_precision
+    from regard.comparison.estimate import estimate, measure
+    from regard.comparison.plan import Plan
+
+    prepared = prepare(data, max_bad=max_bad, on_bad_image=on_bad_image, keep_leaks=keep_leaks, on_event=on_event)
+    given = {
+        "batch_size": batch_size,
+        "head": head,
+        "precision": "fp32" if deterministic else precision,
+        "flip": mirrored(prepared.images) if flip is None else flip == "yes",
+    }
+    plan = Plan(
+        data=str(data),
+        models=tuple(models),
+        methods=tuple(methods),
+        seeds=seeds,
+        fractions=tuple(fractions),
+        img_size=img_size,
+        images_seen=images_seen,
+        minutes=minutes,
+        margin=margin,
+        keep_leaks=keep_leaks,
+        deterministic=deterministic,
+        force=force,
+        overrides={name: value for name, value in given.items() if value is not None},
+    )
+    task = _task(plan, prepared, on_event)
+    for note in prepared.split(0).notes:
+        on_event({"event": "note", "text": note})
+    chosen = recipes(plan, task)
+    if continued:
+        plan.check_same(folder)
+        chosen = shared_precision(chosen, plan.measured_precision(folder))
+    else:
+        speeds = measure(plan, chosen)
+        chosen = shared_precision(chosen, speeds.fastest)
+        expected = estimate(plan, task, chosen, speeds)
+        if dry_run:
+            return expected
+        on_event({"event": "note", "text": f"expected: {expected}"})
+        plan.save(folder, speeds.fastest)
+    results = run_all(plan, task, folder, chosen, on_event)
+    return _answer(plan, prepared, chosen, results, folder)
+
+
+def _make(folder: Path, resume: bool, overwrite: bool) -> None:
+    """A new folder for the comparison; one with anything in it is refused, unless it is a comparison to be replaced."""
+    held = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if folder.exists() and not folder.is_dir():
+        raise RegardError(f"{folder}: is a file; expected a folder for the comparison: choose another --out")
+    if held and not overwrite:
+        hint = "it holds no comparison to resume" if resume else "use --resume to continue it, --overwrite to start anew"
+        raise RegardError(f"{folder}: already holds {held[0]!r}; {hint}, or choose another --out")
+    if held and "comparison.yaml" not in held and "report.html" not in held:
+        raise RegardError(f"{folder}: holds {held[0]!r} but no comparison, so it is not overwritten; choose another --out")
+    for name in ("comparison.yaml", "report.html"):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "runs", ignore_errors=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RegardError(f"{folder}: cannot be made ({error.strerror}); choose another --out") from None
+
+
+def _task(plan: Plan, prepared: Prepared, on_event: OnEvent) -> Task:
+    from regard.comparison.compare import Task
+
+    said: set[str] = set()
+
+    def once(event: dict[str, Any]) -> None:
+        """What loading says is the same for every seed and fraction: it is said once."""
+        if event["text"] not in said:
+            said.add(event["text"])
+            on_event(event)
+
+    def load(name: str, method: str, recipe: Recipe | None, seed: int) -> LoadedModel:
+        return load_for(
+            name,
+            method,
+            prepared.images,
+            weights=None,
+            img_size=plan.img_size,
+            dropout=recipe.dropout if recipe else 0.0,
+            drop_path=recipe.drop_path if recipe else 0.0,
+            seed=seed,
+            force=plan.force,
+            on_event=once,
+        )
+
+    return Task(prepared.images, prepared.split, load)
+
+
+def _answer(
+    plan: Plan,
+    prepared: Prepared,
+    chosen: Mapping[tuple[str, str], Recipe],
+    results: list[RunResult],
+    folder: Path,
+) -> Answer:
+    from regard.comparison.compare import candidates, verdicts
+    from regard.comparison.details import Story, report_data
+    from regard.comparison.suspects import disputed
+    from regard.runs.run import Run
+
+    ordered = candidates(results)
+    found = verdicts(ordered, plan.margin)
+    story = Story(
+        title=prepared.images.name,
+        command=command_line(plan, folder),
+        check=prepared.checked,
+        protocol=prepared.split(0).notes,
+        budget=_budget(chosen),
+        environment={key: str(value) for key, value in Run.open(results[0].folder).environment.items()},
+        suspects=disputed(prepared.images, prepared.split(ordered[0].runs[0].seed), ordered[0].runs[0]),
+    )
+    return _write(folder, report_data(story, ordered, results, found, prepared.images), ordered, found)
+
+
+def _budget(chosen: Mapping[tuple[str, str], Recipe]) -> str:
+    recipe = next(iter(chosen.values()))
+    if recipe.minutes:
+        length = f"{recipe.minutes:g} minutes of training"
+    elif recipe.images_seen:
+        length = f"{recipe.images_seen:,} training images seen"
+    else:
+        length = "one pass over the training images for features"
+    return f"{length} and no tuning trial for every run, {recipe.precision} for all"
+
+
+def command_line(plan: Plan, folder: Path) -> str:
+    """The command that makes this comparison again."""
+    words = ["regard", "compare", plan.data, "--models", ",".join(plan.models), "--methods", ",".join(plan.methods)]
+    words += ["--seeds", str(plan.seeds), "--fractions", ",".join(f"{fraction:g}" for fraction in plan.fractions)]
+    for name in ("img_size", "images_seen", "minutes"):
+        if getattr(plan, name) is not None:
+            words += [f"--{name.replace('_', '-')}", f"{getattr(plan, name):g}" if name == "minutes" else str(getattr(plan, name))]
+    for name in ("batch_size", "head", "precision"):
+        if name in plan.overrides and not (name == "precision" and plan.deterministic):
+            words += [f"--{name.replace('_', '-')}", str(plan.overrides[name])]
+    words += ["--flip", "yes" if plan.overrides["flip"] else "no", "--margin", f"{plan.margin:g}"]
+    words += [f"--{name.replace('_', '-')}" for name in ("keep_leaks", "deterministic", "force") if getattr(plan, name)]
+    return shlex.join([*words, "--out", str(folder)])
+
+
+def _compare_given(data: str | Path | None, paths: tuple[Path, ...], folder: Path, margin: float) -> Answer:
+    from regard.comparison.compare import candidates, verdicts
+    from regard.comparison.details import Story, report_data
+    from regard.comparison.given import file_tests, given_results
+
+    images = None
+    if data is not None:
+        from regard.data.sources import open_images
+
+        images = open_images(data)
+    labels = {id_: images.classes[label] for id_, label in zip(images.ids, images.labels, strict=True)} if images else None
+    results = given_results(paths, labels)
+    ordered = candidates(results)
+    found = verdicts(ordered, margin)
+    command = shlex.join(["regard", "compare", *([str(data)] if data else []), "--predictions", *map(str, paths), "--out", str(folder)])
+    story = Story(title=images.name if images else "given predictions", command=command)
+    return _write(folder, report_data(story, ordered, results, found, images, file_tests(results)), ordered, found)
+
+
+def _write(folder: Path, record: Any, ordered: list[Candidate], found: tuple[Verdict, ...]) -> Answer:
+    from regard.reporting.report import write_report
+    from regard.reporting.sentences import answer, mean_top1
+
+    report = write_report(record, folder / "report.html")
+    rows = tuple(
+        Row(one.name, mean_top1(one.runs) or 0.0, one.validation_top1, len(one.runs)) for one in ordered
+    )
+    return Answer(answer(record), rows, found, report)

@@ -1,0 +1,119 @@
+"""What `train` and `compare` do before anything is trained: open, check, leave out by name, split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from regard.errors import RegardError
+from regard.results import CheckReport
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from regard.data.sources import ImageSet
+    from regard.data.splits import Split
+    from regard.inference.loaded import LoadedModel
+
+OnEvent = Callable[[dict[str, Any]], None]
+OnBadImage = Literal["skip", "error"]
+NOT_MIRRORED = ("digits", "MNIST", "EMNIST", "KMNIST", "QMNIST", "SVHN", "USPS")  # left and right carry meaning
+
+
+def silent(event: dict[str, Any]) -> None:
+    """The listener of those who do not listen."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Images that can be read, what was found about them, and how a seed splits them."""
+
+    images: ImageSet
+    checked: CheckReport
+    keep_leaks: bool
+
+    def split(self, seed: int) -> Split:
+        """Train, validation and test rows; leaked test images are left out unless they are kept on purpose."""
+        from regard.data.splits import split_images
+
+        split = split_images(self.images, seed, self.checked.groups)
+        leaked = frozenset(self.checked.leaked)
+        if not leaked or self.keep_leaks:
+            return split
+        test = np.array([row for row in split.test if self.images.ids[row] not in leaked], dtype=np.int64)
+        left = len(split.test) - len(test)
+        if not len(test):
+            raise RegardError(
+                f"{self.images.name}: every test image has a near-duplicate in train or val; mend the split, or --keep-leaks"
+            )
+        note = f"{left} test images with a near-duplicate in train or val are left out of scoring (`regard check` names them)"
+        return replace(split, test=test, notes=(*split.notes, note)) if left else split
+
+
+def prepare(
+    data: str | Path,
+    *,
+    max_bad: float,
+    on_bad_image: OnBadImage,
+    keep_leaks: bool,
+    on_event: OnEvent,
+) -> Prepared:
+    """Open and check a data set once; unreadable files are left out by name, or an error."""
+    from regard.data.sources import open_images
+    from regard.verbs.check import check_opened
+
+    images = open_images(data)
+    checked = check_opened(images, max_bad=max_bad, on_event=on_event)
+    for finding in checked.findings:
+        if finding.severity != "note":
+            on_event({"event": "note", "text": f"check: {finding.message}"})
+    bad = frozenset(checked.unreadable)
+    if bad and (on_bad_image == "error" or len(bad) > max_bad * len(images)):
+        first = sorted(bad)[0]
+        raise RegardError(
+            f"{images.name}: {len(bad)} of {len(images)} files cannot be read (first: {first}); "
+            f"`regard check` names them; remove them{'' if on_bad_image == 'error' else f' or raise --max-bad above {max_bad:g}'}"
+        )
+    if bad:
+        images = images.select(np.array([row for row, id_ in enumerate(images.ids) if id_ not in bad]))
+    return Prepared(images, checked, keep_leaks)
+
+
+def load_for(
+    model: Any,
+    method: str,
+    images: ImageSet,
+    *,
+    weights: str | Path | None,
+    img_size: int | None,
+    dropout: float,
+    drop_path: float,
+    seed: int,
+    force: bool,
+    on_event: OnEvent,
+) -> LoadedModel:
+    """The model that a run begins with: fresh for scratch, with published (or the user's) weights otherwise."""
+    import torch
+
+    from regard.inference.loaded import fresh_model, load_model
+
+    torch.manual_seed(seed)
+    if method == "scratch":
+        loaded = fresh_model(
+            model, images.classes, img_size, drop_rate=dropout, drop_path_rate=drop_path, force=force
+        )
+    else:
+        loaded = load_model(
+            model, weights=weights, num_classes=len(images.classes), classes=images.classes, img_size=img_size
+        )
+    for message in loaded.messages:
+        on_event({"event": "note", "text": message})
+    return loaded
+
+
+def mirrored(images: ImageSet) -> bool:
+    """False for the known data sets of written characters: a mirrored 3 is no 3."""
+    return images.name.removeprefix("torchvision:") not in NOT_MIRRORED

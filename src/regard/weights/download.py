@@ -1,0 +1,127 @@
+"""From a catalogue entry to a file on this machine: the cache, then an announced and verified download."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from regard.errors import RegardError
+from regard.weights.catalogue import Checkpoint, HubFile
+from regard.weights.http import DownloadError, download, file_sha256
+
+Announce = Callable[[str], object]
+
+
+def obtain(
+    checkpoint: Checkpoint,
+    announce: Announce = print,
+    fetch: Callable[[Checkpoint, Announce], Path] | None = None,
+) -> Path:
+    """The file of `checkpoint`: cached, or downloaded after tag, size, licence and data are announced.
+
+    announce: called with one line of text at a time. fetch: replaces the download (for another mirror).
+    Caches are those of the Hugging Face hub (HF_HUB_CACHE, HF_HOME) and of torch (TORCH_HOME);
+    HF_HUB_OFFLINE forbids any download. A file put by hand at `local_place(checkpoint)` is used first. The
+    SHA-256 is verified wherever one is known.
+
+    Raises RegardError, one line, when the weights cannot be had: it offers --weights FILE and --method
+    scratch.
+    """
+    path = cached(checkpoint)
+    if path is None:
+        if offline():
+            raise _unavailable(checkpoint, "HF_HUB_OFFLINE is set and the file is not in the cache")
+        announce(describe(checkpoint))
+        path = (fetch or _fetch)(checkpoint, announce)
+    _verify(checkpoint, path)
+    return path
+
+
+def describe(checkpoint: Checkpoint) -> str:
+    """One line before a download: tag, size, licence, pre-training data, source."""
+    return (
+        f"downloading {checkpoint.tag}: {checkpoint.size_mb:,.0f} MB, licence {checkpoint.licence}, "
+        f"pre-trained on {checkpoint.pretraining}, from {checkpoint.source}"
+    )
+
+
+def cached(checkpoint: Checkpoint) -> Path | None:
+    """Where the file of `checkpoint` lies on this machine already, or None."""
+    place = local_place(checkpoint)
+    if place.is_file():
+        return place
+    if isinstance(checkpoint.source, HubFile):
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(checkpoint.source.repo, checkpoint.source.file, cache_dir=hub_cache())
+        return Path(found) if isinstance(found, str) else None
+    return None
+
+
+def local_place(checkpoint: Checkpoint) -> Path:
+    """Where a file put by hand is found: torch's checkpoint folder, under its published name or the tag's."""
+    home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "torch"
+    source = checkpoint.source
+    name = (
+        f"{checkpoint.tag}{Path(source.file).suffix}"
+        if isinstance(source, HubFile)
+        else source.rsplit("/", 1)[1]
+    )
+    return Path(home).expanduser() / "hub" / "checkpoints" / name
+
+
+def hub_cache() -> Path:
+    """The Hugging Face hub's cache, read from the environment at each call."""
+    given = os.environ.get("HF_HUB_CACHE")
+    if given:
+        return Path(given).expanduser()
+    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
+    return Path(home).expanduser() / "hub"
+
+
+def offline() -> bool:
+    """True where HF_HUB_OFFLINE forbids the network."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON")
+
+
+def _fetch(checkpoint: Checkpoint, announce: Announce) -> Path:
+    if isinstance(checkpoint.source, HubFile):
+        return _fetch_from_hub(checkpoint, checkpoint.source)
+    try:
+        return download(checkpoint.source, local_place(checkpoint), checkpoint.sha256, announce)
+    except DownloadError as error:
+        raise _unavailable(checkpoint, str(error)) from None
+
+
+def _fetch_from_hub(checkpoint: Checkpoint, source: HubFile) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:  # the hub's client resumes by itself and writes under the final name only what is complete
+        return Path(hf_hub_download(source.repo, source.file, cache_dir=hub_cache()))
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        reason = (str(error).split("\n\n")[0].splitlines() or [type(error).__name__])[0]
+        raise _unavailable(checkpoint, reason) from None
+
+
+def _verify(checkpoint: Checkpoint, path: Path) -> None:
+    """Compares the file with the published hash, or with the one that the hub names its large files by."""
+    expected = checkpoint.sha256
+    blob = path.resolve().name
+    if expected is None and re.fullmatch(r"[0-9a-f]{64}", blob):
+        expected = blob
+    if expected is not None and not file_sha256(path).startswith(expected):
+        raise RegardError(
+            f"{path}: damaged, or not the file of {checkpoint.tag}; "
+            f"its SHA-256 should start with {expected[:8]}; delete it and run again"
+        )
+
+
+def _unavailable(checkpoint: Checkpoint, reason: str) -> RegardError:
+    reason = " ".join(reason.split()).rstrip(".")
+    return RegardError(
+        f"{checkpoint.tag}: its weights cannot be had ({reason}); pass --weights FILE, or --method scratch, "
+        f"or put the file from {checkpoint.source} at {local_place(checkpoint)}"
+    )

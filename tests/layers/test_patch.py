@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from regard.errors import RegardError
+from regard.layers.patch import PatchEmbed, patch_grid
+
+
+def test_embedding_is_a_linear_map_of_each_flattened_patch_row_by_row() -> None:
+    embed, images = PatchEmbed(12, 4, 7), torch.randn(2, 3, 12, 12)
+    tokens = embed(images)
+    assert tokens.shape == (2, 9, 7)
+    weight = embed.proj.weight.flatten(1)  # (7, 3 * 4 * 4)
+    for number in range(9):
+        row, column = divmod(number, 3)
+        patch = images[:, :, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4].flatten(1)
+        torch.testing.assert_close(tokens[:, number], patch @ weight.T + embed.proj.bias)
+
+
+@pytest.mark.parametrize(
+    ("size", "hint"), [(225, "224 or 240"), (250, "240 or 256"), (10, "nearest sizes: 16")]
+)
+def test_a_size_that_the_patch_does_not_divide_names_the_nearest(size: int, hint: str) -> None:
+    with pytest.raises(RegardError, match=rf"img_size={size}: .*{hint}"):
+        patch_grid(size, 16)
+
+
+def test_images_of_another_size_are_refused() -> None:
+    with pytest.raises(RegardError, match="images: are 16x12, the model was made for 12x12"):
+        PatchEmbed(12, 4, 7)(torch.zeros(1, 3, 16, 12))

@@ -1,0 +1,210 @@
+"""The report in headless Chromium: quiet, offline, inert, readable at every width and in both themes."""
+
+from __future__ import annotations
+
+import pytest
+from synthetic import make_report
+
+from regard.reporting import write_report
+
+HOSTILE = (
+    "<script>window.hit=1</script>",
+    "</script><script>window.hit=1</script>",
+    "<img src=x onerror=window.hit=1>",
+    '"><svg onload=window.hit=1>',
+    "' onmouseover='window.hit=1",
+    "javascript:window.hit=1",
+    "=cmd|'/c calc'!A1",
+    "{{ 7*7 }}{% raw %}",
+    "${window.hit=1}",
+    "`;window.hit=1;`",
+    "-->\n<script>window.hit=1</script>",
+    "<!--<script>",
+    "]]><script>window.hit=1</script>",
+    "\u202egnp.exe\u202c",
+    "line\nbreak\ttab\x00\x07",
+    "\u2028window.hit=1\u2029",
+    "&lt;script&gt;window.hit=1&lt;/script&gt;",
+    "&#60;script&#62;",
+    "x" * 4096,
+    "\udcff\udc80 undecodable",
+    "https://example.invalid/x.png",
+    "//example.invalid/x.js",
+    "data:text/html,<script>window.hit=1</script>",
+    "<iframe srcdoc='<script>parent.hit=1</script>'>",
+    "<base href='https://example.invalid/'>",
+    "<meta http-equiv=refresh content='0;url=https://example.invalid'>",
+    "<style>*{display:none}</style>",
+    "</style><style>body{display:none}</style>",
+    "</title><script>window.hit=1</script>",
+    "__proto__",
+)
+
+
+def hostile_names(count: int = 60) -> list[str]:
+    """The list above as it is and inside a path."""
+    return [*HOSTILE, *(f"test/{name}/IMG.jpg" for name in HOSTILE)][:count]
+
+
+def opened(browser, path, width=1280, height=900, scheme="light"):
+    """The page, and everything it complained of or asked the network for."""
+    page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+    page.set_default_timeout(10_000)
+    trouble: list[str] = []
+    page.on(
+        "console",
+        lambda message: trouble.append(message.text) if message.type in ("error", "warning") else None,
+    )
+    page.on("pageerror", lambda error: trouble.append(str(error)))
+    page.on(
+        "request",
+        lambda request: None if request.url.startswith(("file:", "data:")) else trouble.append(request.url),
+    )
+    page.goto(path.as_uri())
+    return page, trouble
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    return write_report(
+        make_report(photos=200, seeds=2, fractions=(0.3, 1.0)), tmp_path_factory.mktemp("r") / "report.html"
+    )
+
+
+@pytest.fixture(scope="module")
+def hostile_report(tmp_path_factory):
+    names = hostile_names()
+    assert len(set(names)) == 60
+    data = make_report(
+        photos=60, classes=tuple(HOSTILE), ids=names, seeds=2, fractions=(1.0,), methods=("head",),
+        models=("vit" + HOSTILE[1], HOSTILE[2]),
+    )  # fmt: skip
+    return write_report(data, tmp_path_factory.mktemp("h") / "report.html")
+
+
+def test_confusion_cell_opens_its_photos(browser, report):
+    page, trouble = opened(browser, report)
+    cell = page.locator(".matrix .wrong button").first
+    count = int(cell.inner_text())
+    cell.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("dialog").is_visible()
+    assert page.locator("dialog .gallery li").count() == count
+    assert (
+        page.locator("dialog img").first.evaluate("image => image.decode().then(() => image.naturalWidth)")
+        > 30
+    )
+    assert "taken for" in page.locator("#dialog-title").inner_text()
+    page.keyboard.press("Escape")
+    assert not page.locator("dialog").is_visible()
+    assert page.evaluate("document.activeElement.dataset.row") is not None
+    assert trouble == []
+    page.close()
+
+
+def test_galleries_show_more(browser, report):
+    page, _ = opened(browser, report)
+    shelf = page.locator(".shelf", has=page.locator("[data-gallery=mistakes-3]"))
+    before = shelf.locator("li").count()
+    shelf.locator(".more").click()
+    assert shelf.locator("li").count() > before == 16
+    page.close()
+
+
+@pytest.mark.parametrize("width", [390, 768, 1280])
+@pytest.mark.parametrize("kind", ["report", "hostile_report"])
+def test_the_body_never_scrolls_sideways(browser, request, kind, width):
+    page, trouble = opened(browser, request.getfixturevalue(kind), width, 844)
+    page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert trouble == []
+    page.close()
+
+
+def test_hostile_names_stay_text(browser, hostile_report):
+    page, trouble = opened(browser, hostile_report)
+    for cell in page.locator(".matrix button").all()[:6]:
+        cell.click()
+        page.keyboard.press("Escape")
+    assert page.evaluate("window.hit") is None
+    assert page.locator("script").count() == 2
+    assert (
+        page.locator(
+            "iframe, base, main img[src=x], [onerror], [onload], [onmouseover], style + style"
+        ).count()
+        == 0
+    )
+    assert page.locator("meta[http-equiv=refresh]").count() == 0
+    assert page.locator("h1").is_visible()
+    shown = page.evaluate("JSON.parse(document.getElementById('store').textContent).photos")
+    assert len(shown) == 60
+    assert "<script>window.hit=1</script>" in shown
+    assert "window.hit" in page.locator("main").inner_text()
+    assert trouble == []
+    page.close()
+
+
+def test_the_policy_stops_foreign_scripts(browser, report, tmp_path):
+    broken = tmp_path / "broken.html"
+    text = report.read_text(encoding="utf-8")
+    broken.write_text(
+        text.replace("</main>", "<img src=x onerror='window.hit=1'><script>window.hit=1</script></main>")
+    )
+    page, trouble = opened(browser, broken)
+    assert page.evaluate("window.hit") is None
+    assert trouble
+    page.close()
+
+
+CONTRAST = """() => {
+  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const rgb = (colour) => {
+    canvas.clearRect(0, 0, 1, 1);
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data];
+  };
+  const linear = (v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const weights = [0.2126, 0.7152, 0.0722];
+  const light = (colour) => weights.reduce((sum, weight, i) => sum + weight * linear(colour[i] / 255), 0);
+  const behind = (element) => {
+    for (let at = element; at; at = at.parentElement) {
+      const colour = rgb(getComputedStyle(at).backgroundColor);
+      if (colour[3] > 250) return colour;
+    }
+    return [255, 255, 255, 255];
+  };
+  const poor = [];
+  for (const element of document.querySelectorAll("body *")) {
+    if (![...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim())) continue;
+    if (["SCRIPT", "STYLE", "NOSCRIPT", "TITLE", "DESC", "title", "desc"].includes(element.tagName)) continue;
+    const style = getComputedStyle(element);
+    const ink = light(rgb(element.namespaceURI.endsWith("svg") ? style.fill : style.color));
+    const paper = light(behind(element));
+    const ratio = (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
+    if (ratio < 4.5) poor.push(`${element.tagName}.${element.className} ${ratio.toFixed(2)}`);
+  }
+  return [...new Set(poor)];
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_contrast(browser, report, scheme):
+    page, _ = opened(browser, report, scheme=scheme)
+    page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+    paper = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+    assert paper == ("rgb(20, 22, 26)" if scheme == "dark" else "rgb(251, 250, 247)")
+    assert page.evaluate(CONTRAST) == []
+    page.close()
+
+
+def test_paper_is_light_and_complete(browser, report):
+    page, _ = opened(browser, report, scheme="dark")
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate("getComputedStyle(document.body).getPropertyValue('--ink').trim()") == "#1d1c1a"
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("details:not([open])").count() == 0
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator("details:not([open])").count() > 0
+    assert page.locator("nav").is_hidden()
+    page.close()

@@ -1,0 +1,165 @@
+"""The battery: what every registered model must do. A new model gets these tests by being registered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from regard.models import (
+    Features,
+    count_gmacs,
+    create_model,
+    head_name,
+    list_models,
+    model_spec,
+    reset_head,
+    timm_reference,
+)
+from regard.taps import Tap, record
+
+CLASSES = 7
+QUICK = {
+    "resnet18",
+    "resnet20_32",
+    "resnet50",
+    "vit_nano_patch4_32",
+    "vit_tiny_patch16_224",
+    "vit_tiny_patch4_32",
+}
+NAMES = [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in list_models()]
+
+
+def small_size(name: str) -> int:
+    """The smallest image that the model takes: 4x4 patches, or 32 pixels."""
+    patch = model_spec(name).patch_size
+    return 4 * patch if patch else 32
+
+
+def images_for(name: str, count: int = 3) -> Tensor:
+    size = small_size(name)
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def made() -> dict[str, nn.Module]:
+    return {}
+
+
+@pytest.fixture(params=NAMES)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def model(name: str, made: dict[str, nn.Module]) -> nn.Module:
+    """In evaluation mode; made once per name, one at a time. A test that changes it makes its own."""
+    if name not in made:
+        made.clear()
+        made[name] = fresh(name)
+    return made[name]
+
+
+def fresh(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    return create_model(name, CLASSES, small_size(name)).eval()
+
+
+def close(a: Tensor, b: Tensor) -> bool:
+    return bool((a - b).abs().max() <= 1e-5 * b.abs().max())
+
+
+@torch.no_grad()
+def test_logits_have_a_row_per_image_and_are_the_same_twice(name: str, model: nn.Module) -> None:
+    x = images_for(name)
+    logits = model(x)
+    assert logits.shape == (3, CLASSES) and logits.dtype == torch.float32 and logits.isfinite().all()
+    assert torch.equal(model(x), logits)
+
+
+@torch.no_grad()
+def test_an_image_does_not_know_its_neighbours(name: str, model: nn.Module) -> None:
+    x = images_for(name)
+    logits = model(x)
+    assert not torch.equal(logits[0], logits[1])
+    assert close(model(x[1:2]), logits[1:2])
+    x[0] = 100.0
+    assert torch.equal(model(x)[1:], logits[1:])
+
+
+@torch.no_grad()
+def test_features_are_what_the_head_multiplies(name: str, model: nn.Module) -> None:
+    x = images_for(name)
+    features: Features = model.features(x)  # pyright: ignore[reportCallIssue]
+    head = model.get_submodule(head_name(model))
+    assert isinstance(head, nn.Linear)
+    assert torch.equal(head(features.pooled), model(x))
+    assert features.tokens.shape == (
+        3,
+        features.prefix + features.grid[0] * features.grid[1],
+        head.in_features,
+    )
+    if features.cls is not None:
+        assert torch.equal(features.cls, features.tokens[:, 0])
+    headless = create_model(name, 0, small_size(name)).eval()
+    headless.load_state_dict(
+        {key: t for key, t in model.state_dict().items() if key in headless.state_dict()}
+    )
+    assert torch.equal(headless(x), features.pooled)
+
+
+@torch.no_grad()
+def test_listening_to_everything_changes_nothing(name: str, model: nn.Module) -> None:
+    x = images_for(name)
+    plain = model(x)
+    with record(model, "**") as seen:
+        listened = model(x)
+    assert close(listened, plain) and torch.equal(model(x), plain)
+    taps = {tap for tap, module in model.named_modules() if isinstance(module, Tap)}
+    assert taps <= seen.keys()
+
+
+def test_backward_reaches_every_parameter(name: str) -> None:
+    model = fresh(name).train()
+    model(images_for(name)).logsumexp(1).sum().backward()
+    untouched = [key for key, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert untouched == []
+
+
+@torch.no_grad()
+def test_saved_and_loaded_it_says_the_same(name: str, model: nn.Module, tmp_path: Path) -> None:
+    x = images_for(name)
+    safetensors.torch.save_file(model.state_dict(), tmp_path / "model.safetensors")
+    other = create_model(name, CLASSES, small_size(name)).eval()
+    other.load_state_dict(safetensors.torch.load_file(tmp_path / "model.safetensors"), strict=True)
+    assert torch.equal(other(x), model(x))
+
+
+@torch.no_grad()
+def test_a_new_head_leaves_the_body_alone(name: str) -> None:
+    model, x = fresh(name), images_for(name)
+    before = model.features(x).pooled  # pyright: ignore[reportCallIssue]
+    reset_head(model, 3)
+    assert torch.equal(model(x), torch.zeros(3, 3))
+    assert torch.equal(model.features(x).pooled, before)  # pyright: ignore[reportCallIssue]
+
+
+@pytest.mark.parametrize("full", list_models())
+def test_full_size_has_timms_names_and_shapes(full: str) -> None:
+    spec = model_spec(full)
+    with torch.device("meta"):
+        model = create_model(full)
+    assert model(torch.zeros(2, 3, spec.img_size, spec.img_size, device="meta")).shape == (2, 1000)
+    assert count_gmacs(model, spec.img_size) > 0
+    reference = timm_reference(spec, spec.img_size)
+    if reference is None:
+        return
+    timm = pytest.importorskip("timm")
+    architecture, arguments = reference
+    with torch.device("meta"):
+        theirs = timm.create_model(architecture, num_classes=1000, **arguments)
+    shapes = [{key: t.shape for key, t in m.state_dict().items()} for m in (model, theirs)]
+    assert shapes[0] == shapes[1]

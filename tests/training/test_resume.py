@@ -1,0 +1,271 @@
+"""Real processes, killed at random instants: what is resumed ends with the bits of an undisturbed run."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from regard.errors import RegardError
+from regard.training.interrupts import Stopped
+
+SCRIPT = Path(__file__).with_name("interrupted.py")
+
+
+def load_script() -> Any:
+    """The same script in this process."""
+    found = importlib.util.spec_from_file_location("interrupted", SCRIPT)
+    assert found is not None and found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+interrupted = load_script()
+
+
+class Server:
+    """Starts trainings in processes of their own."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(SCRIPT)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ
+        )
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.input, self.output = self.process.stdin, self.process.stdout
+
+    def start(self, folder: Path, resume: bool) -> int:
+        folder.mkdir(exist_ok=True)
+        self.input.write(f"{folder} {resume}\n")
+        self.input.flush()
+        word, pid = self.output.readline().split()
+        assert word == "pid"
+        return int(pid)
+
+    def wait(self) -> int:
+        word, _, code = self.output.readline().split()
+        assert word == "exit"
+        return int(code)
+
+    def train(self, folder: Path, resume: bool = True) -> int:
+        self.start(folder, resume)
+        return self.wait()
+
+    def close(self) -> None:
+        self.input.close()
+        self.process.wait()
+        self.output.close()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(server, tmp_path_factory) -> tuple[Path, float]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    server.train(folder / "warm", resume=False)
+    began = time.perf_counter()
+    assert server.train(folder / "run", resume=False) == 0
+    return folder / "run", time.perf_counter() - began
+
+
+def weights_hash(folder: Path) -> str:
+    return hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
+
+
+def rows(folder: Path) -> list[dict]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in lines]
+
+
+def disturb(server: Server, folder: Path, seconds: float, seed: int, signals: tuple[int, ...]) -> list[int]:
+    """Start, send a signal after a random time, resume, and again until the run comes to its end: the exit codes."""
+    rng = random.Random(seed)
+    codes = []
+    for _ in range(50):
+        pid = server.start(folder, bool(codes))
+        time.sleep(rng.uniform(0, 0.7 * seconds))
+        try:
+            os.kill(pid, rng.choice(signals))
+        except ProcessLookupError:
+            pass
+        codes.append(server.wait())
+        if codes[-1] == 0:
+            return codes
+    # Ends that come too early every time: let the last one go through.
+    return [*codes, server.train(folder)]
+
+
+def check(folder: Path, undisturbed: tuple[Path, float]) -> None:
+    assert weights_hash(folder) == weights_hash(undisturbed[0])
+    assert rows(folder) == rows(undisturbed[0])
+    assert not [name for name in os.listdir(folder) if name.startswith(".")]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_killed_at_random_instants(server, undisturbed, tmp_path, seed):
+    codes = disturb(server, tmp_path, undisturbed[1], seed, (signal.SIGKILL,))
+    assert set(codes) <= {-signal.SIGKILL, 0}
+    server.train(tmp_path)
+    check(tmp_path, undisturbed)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_terminated_at_random_instants(server, undisturbed, tmp_path, seed):
+    codes = disturb(server, tmp_path, undisturbed[1], 10 + seed, (signal.SIGTERM, signal.SIGINT))
+    # Before the handlers stand (the first milliseconds) a signal has its default action.
+    assert set(codes) <= {143, 130, 0, -signal.SIGTERM, 1}
+    server.train(tmp_path)
+    check(tmp_path, undisturbed)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(100, 160))
+def test_any_signal_many_times(server, undisturbed, tmp_path, seed):
+    disturb(server, tmp_path, undisturbed[1], seed, (signal.SIGKILL, signal.SIGTERM, signal.SIGINT))
+    server.train(tmp_path)
+    check(tmp_path, undisturbed)
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+class Enough(Exception):
+    """Ends a training between two steps."""
+
+
+@pytest.fixture
+def half_way(tmp_path, monkeypatch) -> Path:
+    """A run that ended at step 40 with two generations."""
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+    interrupted.torch.set_num_threads(1)
+    (tmp_path / "run").mkdir()
+
+    def listen(event: dict) -> None:
+        if event["event"] == "step" and event["step"] == 40:
+            raise Enough
+
+    with pytest.raises(Enough):
+        interrupted.train(tmp_path / "run", False, listen)
+    assert (tmp_path / "run" / "last.previous").is_dir()
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("name", ["tensors.safetensors", "state.json", "manifest.json"])
+@pytest.mark.parametrize("damage", [flip_a_bit, cut, remove])
+def test_a_damaged_newest_state_is_named_and_the_one_before_used(
+    half_way, undisturbed, name, damage: Callable[[Path], None]
+):
+    damage(half_way / "last" / name)
+    events: list[dict] = []
+    interrupted.train(half_way, True, events.append)
+    warnings = [event["text"] for event in events if event["event"] == "warning"]
+    assert len(warnings) == 1
+    assert "last/" in warnings[0]
+    assert ("manifest" if name == "manifest.json" else name) in warnings[0] or "manifest.json: " in warnings[0]
+    assert "continuing from last.previous (step " in warnings[0]
+    check(half_way, undisturbed)
+
+
+def test_two_damaged_states_are_an_error(half_way):
+    for generation in ("last", "last.previous"):
+        flip_a_bit(half_way / generation / "tensors.safetensors")
+    with pytest.raises(RegardError, match=r"last/tensors.*last\.previous/tensors.*--overwrite"):
+        interrupted.train(half_way, True)
+
+
+def test_a_state_of_another_model_is_an_error(half_way, monkeypatch):
+    monkeypatch.setattr(interrupted, "make", lambda: interrupted.nn.Sequential(interrupted.nn.Linear(2, 2)))
+    with pytest.raises(RegardError, match="another model or recipe"):
+        interrupted.train(half_way, True)
+
+
+def test_the_only_state_between_two_renames(half_way, undisturbed):
+    """Killed after `last` became `last.previous` and before the new one took its name."""
+    os.rename(half_way / "last.previous", half_way / ".last.previous.tmp-01234567")
+    os.rename(half_way / "last", half_way / "last.previous")
+    interrupted.train(half_way, True)
+    check(half_way, undisturbed)
+
+
+@pytest.mark.parametrize("room", [0, 100, 5_000, 20_000])
+def test_a_full_disk_keeps_the_state_before(half_way, undisturbed, room: int):
+    """The kernel refuses a file above `room` bytes: one line, the older state whole, and the run goes on later."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        with pytest.raises(RegardError, match=r"cannot be written \(.*--resume"):
+            interrupted.train(half_way, True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    interrupted.train(half_way, True)
+    check(half_way, undisturbed)
+
+
+def test_a_signal_during_an_evaluation_saves_and_repeats_it(tmp_path, undisturbed, monkeypatch):
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+    real, calls = interrupted.evaluator, []
+
+    def evaluator(model):
+        calls.append(1)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(model)
+
+    monkeypatch.setattr(interrupted, "evaluator", evaluator)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Stopped, match="SIGTERM") as stop:
+        interrupted.train(tmp_path, False)
+    assert stop.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert [row["step"] for row in rows(tmp_path)] == [7, 14]
+    document = json.loads((tmp_path / "last" / "state.json").read_text())
+    assert (document["progress"]["step"], document["progress"]["evaluated"]) == (21, 14)
+    interrupted.train(tmp_path, True)
+    check(tmp_path, undisturbed)
+
+
+def test_the_exit_code_of_a_process():
+    code = "import os, signal; from regard.training.interrupts import Interrupts\n"
+    code += "with Interrupts(), open(os.devnull): os.kill(os.getpid(), signal.SIG{}); import time; time.sleep(5)"
+    for name, expected in (("TERM", 143), ("INT", 130)):
+        assert subprocess.run([sys.executable, "-c", code.format(name)], check=False).returncode == expected
+
+
+def test_a_second_signal_ends_at_once():
+    code = (
+        "import os, signal, time; from regard.training.interrupts import Interrupts\n"
+        "with Interrupts() as i, i.held():\n"
+        "    os.kill(os.getpid(), signal.SIGTERM); time.sleep(0.1); assert i.pending\n"
+        "    os.kill(os.getpid(), signal.SIGTERM); time.sleep(5)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGTERM
