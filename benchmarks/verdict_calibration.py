@@ -1,10 +1,10 @@
 """How often the verdict and the intervals of `regard.evaluation` err: simulated, and on real runs.
 
-    python benchmarks/verdict_calibration.py usual       # false alarms of the usual ways and of the verdict
-    python benchmarks/verdict_calibration.py verdict     # false alarms, power, coverage over settings python
-    benchmarks/verdict_calibration.py intervals   # coverage of the intervals of single metrics python
-    benchmarks/verdict_calibration.py collect     # trains 60 + 60 digits runs (about 5 minutes, one thread)
-    python benchmarks/verdict_calibration.py digits      # draws from those runs
+    python benchmarks/verdict_calibration.py usual      # false alarms of the usual ways and of the verdict
+    python benchmarks/verdict_calibration.py verdict    # false alarms, power, coverage over settings
+    python benchmarks/verdict_calibration.py intervals  # coverage of the intervals of single metrics
+    python benchmarks/verdict_calibration.py collect    # trains 60 + 60 digits runs (minutes, one thread)
+    python benchmarks/verdict_calibration.py digits     # draws from those runs
 
 The simulated photos differ in difficulty: photo i is answered right with probability expit(mu + tau * d_i +
 seed), d_i normal. mu and tau follow from the accuracy and from the share of photos on which two runs of one
@@ -282,8 +282,10 @@ def collect(runs: int, path: Path = DIGITS_FILE) -> None:
         first = 1000 * list(RECIPES).index(name)
         right = np.stack([train_digits(recipe, first + number) for number in range(runs)])
         top1 = right.mean(axis=1)
+        seconds = time.perf_counter() - started
         print(
-            f"{name}: top1 {100 * top1.mean():.1f} +- {100 * top1.std(ddof=1):.1f}, {time.perf_counter() - started:.0f} s"
+            f"{name}: top1 {100 * top1.mean():.1f} +- {100 * top1.std(ddof=1):.1f}, {seconds:.0f} s",
+            flush=True,
         )
         found[name], photos = np.packbits(right, axis=1), right.shape[1]
     part = path.with_suffix(".part.npz")
@@ -320,7 +322,7 @@ def draw_runs(
 
 
 def degraded(pool: np.ndarray, gap: float, seed: int = 0) -> np.ndarray:
-    """The same runs, each with right answers on `gap` of all photos turned wrong, chosen anew for each run."""
+    """The same runs with right answers on `gap` of all photos turned wrong, drawn anew for each run."""
     rng = np.random.default_rng(seed)
     worse = pool.copy()
     for run in worse:
@@ -339,9 +341,8 @@ def print_usual(sets: int) -> None:
 
 def print_verdict(sets: int) -> None:
     """False alarms, power and coverage of the verdict over settings."""
-    print(
-        "The verdict: photos, seeds, accuracy, seed deviation, gap, likeness -> different, found, equivalent, covered"
-    )
+    print("The verdict: photos, seeds, accuracy, seed deviation, gap, likeness")
+    print("  -> declared different, found in the true direction, equivalent, interval covers")
     for accuracy, disagreement in ((0.8, 0.18), (0.93, 0.06), (0.98, 0.015)):
         deviation = min(0.014, 0.2 * (1 - accuracy))
         for photos in (100, 270, 360, 2000):
@@ -354,10 +355,11 @@ def print_verdict(sets: int) -> None:
             ):
                 setting = Setting(photos, seeds, accuracy, disagreement, deviation, gap, likeness)
                 one = rates(setting, sets)
+                shares = (one.different, one.found, one.equivalent, one.covered)
+                points = f"{100 * deviation:.1f} {100 * gap:3.0f}"
                 print(
-                    f"  {photos:5} {seeds} {accuracy:.2f} {100 * deviation:.1f} {100 * gap:3.0f} {likeness:.2f}  ->"
-                    f"  {100 * one.different:5.1f}%  {100 * one.found:5.1f}%  {100 * one.equivalent:5.1f}%"
-                    f"  {100 * one.covered:5.1f}%"
+                    f"  {photos:5} {seeds} {accuracy:.2f} {points} {likeness:.2f}  ->  "
+                    + "  ".join(f"{100 * share:5.1f}%" for share in shares)
                 )
 
 
@@ -365,6 +367,7 @@ def print_intervals(sets: int) -> None:
     """Coverage of 95% intervals of single metrics."""
     print("Coverage of 95% intervals: accuracy, classes, imbalance, photos")
     for accuracy, classes, imbalance in (
+        (0.5, 10, 0.0),
         (0.8, 10, 0.0),
         (0.9, 10, 0.0),
         (0.9, 10, 2.0),
@@ -383,9 +386,8 @@ def print_digits(sets: int) -> None:
     runs = load_digits_runs()
     for name, rows in runs.items():
         top1 = rows.mean(axis=1)
-        print(
-            f"{name}: {len(rows)} runs, {rows.shape[1]} photos, top1 {100 * top1.mean():.1f} +- {100 * top1.std(ddof=1):.1f}"
-        )
+        spread = f"{100 * top1.mean():.1f} +- {100 * top1.std(ddof=1):.1f}"
+        print(f"{name}: {len(rows)} runs, {rows.shape[1]} photos, top1 {spread}")
     recipe = runs["recipe"]
     same = rates_of(draw_runs(recipe, None, 3, sets), 0.0)
     print(f"3 against 3 of one recipe: {100 * same.different:.1f}% declared different (bar: at most 7%)")
@@ -396,8 +398,7 @@ def print_digits(sets: int) -> None:
         gap = float(recipe.mean() - other.mean())
         one = rates_of(draw_runs(recipe, other, 5, sets), gap)
         print(
-            f"5 against 5, {label} (true gap {100 * gap:.1f}): {100 * one.found:.1f}% found (bar: at least 80%), "
-            f"{100 * one.covered:.1f}% covered"
+            f"5 against 5, {label}, true gap {100 * gap:.1f}: {100 * one.found:.1f}% found (bar: at least 80%)"
         )
 
 

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from regard.models import (
     Features,
-    count_gmacs,
     create_model,
     head_name,
     list_models,
@@ -22,14 +21,7 @@ from regard.models import (
 from regard.taps import Tap, record
 
 CLASSES = 7
-QUICK = {
-    "resnet18",
-    "resnet20_32",
-    "resnet50",
-    "vit_nano_patch4_32",
-    "vit_tiny_patch16_224",
-    "vit_tiny_patch4_32",
-}
+QUICK = {"resnet18", "resnet20_32", "vit_nano_patch4_32", "vit_tiny_patch16_224"}
 NAMES = [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in list_models()]
 
 
@@ -153,7 +145,6 @@ def test_full_size_has_timms_names_and_shapes(full: str) -> None:
     with torch.device("meta"):
         model = create_model(full)
     assert model(torch.zeros(2, 3, spec.img_size, spec.img_size, device="meta")).shape == (2, 1000)
-    assert count_gmacs(model, spec.img_size) > 0
     reference = timm_reference(spec, spec.img_size)
     if reference is None:
         return

@@ -1,15 +1,15 @@
 """Seeing and changing what flows through a model, by name.
 
-A `Tap` is an identity module at an activation worth looking at; its dotted name is public. `record` and `edit`
-reach taps, and the output of any other module of any `nn.Module`, by pattern:
+A `Tap` is an identity module at an activation worth looking at; its dotted name is public. `record` and
+`edit` reach taps, and the output of any other module of any `nn.Module`, by pattern:
 
     with record(model, "blocks.*.attn.pattern") as seen:
         model(images)
     seen["blocks.3.attn.pattern"]  # (B, heads, N, N)
 
-A pattern is matched part by part: `*` stands for one part between dots (or a piece of one, as in `layer*`), `**`
-for any number of parts. Both context managers leave the model exactly as they found it, after an exception too.
-The idea of named identity modules is TransformerLens's hook points.
+A pattern is matched part by part: `*` stands for one part between dots (or a piece of one, as in `layer*`),
+`**` for any number of parts. Both context managers leave the model exactly as they found it, after an
+exception too. The idea of named identity modules is TransformerLens's hook points.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from regard.errors import RegardError
 
 
 class Tap(nn.Module):
-    """Hands on what it gets; while somebody listens, the module around it computes what is else fused away."""
+    """Hands on what it gets; while somebody listens, its owner computes what is else fused away."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +48,8 @@ class Tap(nn.Module):
 class Seen(dict[str, Any]):
     """Name -> what the module of that name gave: a tensor, or the module's own kind of output.
 
-    A module that was called more than once has a list, in the order of its calls. An absent name is a RegardError.
+    A module that was called more than once has a list, in the order of its calls. An absent name is a
+    RegardError.
     """
 
     def __missing__(self, name: str) -> Any:

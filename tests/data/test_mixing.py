@@ -39,13 +39,13 @@ def test_smoothing() -> None:
 @pytest.mark.parametrize(("mixup", "cutmix"), [(0.8, 0), (0, 1.0), (0.8, 1.0)])
 @pytest.mark.parametrize("smoothing", [0, 0.1])
 @pytest.mark.parametrize("count", [8, 7, 1])
-def test_targets_match_the_images(mixup: float, cutmix: float, smoothing: float, count: int) -> None:
+def test_targets_match_images(mixup: float, cutmix: float, smoothing: float, count: int) -> None:
     images, targets = batch(count, classes=10)
     kept_images, kept_targets = images.clone(), targets.clone()
     for seed in range(20):
         mixed, soft = Mixing(mixup, cutmix, smoothing=smoothing)(images, targets, np.random.default_rng(seed))
         torch.testing.assert_close(soft.sum(dim=1), torch.ones(count))
-        # image i is filled with its class number i: its mean is the expected class under the unsmoothed target
+        # image i is filled with its class number: its mean is the expected class of the unsmoothed target
         expected = ((soft - smoothing / 10) / (1 - smoothing)) @ torch.arange(10.0)
         torch.testing.assert_close(mixed.mean(dim=(1, 2, 3)), expected, rtol=1e-4, atol=1e-3)
     assert torch.equal(images, kept_images) and torch.equal(targets, kept_targets)

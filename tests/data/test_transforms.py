@@ -148,7 +148,7 @@ def test_normalise() -> None:
 
 
 def test_hashable_and_equal() -> None:
-    assert Preprocess(224, mean=[0.5, 0.5, 0.5]) == Preprocess(224, mean=(0.5, 0.5, 0.5))  # type: ignore[arg-type]
+    assert Preprocess(224, mean=[0.5, 0.5, 0.5]) == Preprocess(224, mean=(0.5, 0.5, 0.5))
     assert len({Preprocess(224), Preprocess(224), Preprocess(192)}) == 2
 
 

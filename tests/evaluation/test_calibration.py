@@ -17,7 +17,7 @@ from regard.results import Predictions
 
 
 def make(images: int, scale: float = 1.0, seed: int = 0, classes: int = 5) -> Predictions:
-    """Labels drawn from the softmax of the logits, which are then multiplied: the right temperature is `scale`."""
+    """Labels drawn from the softmax of logits that are then multiplied: `scale` is the right temperature."""
     rng = np.random.default_rng(seed)
     logits = 2.5 * rng.normal(size=(images, classes))
     honest = Predictions(

@@ -258,8 +258,8 @@ def test_the_smallest_gap_is_found_in_four_of_five_sets():
 
 def test_what_a_test_set_decides_in_words():
     assert decides(341) == (
-        "341 test photos can tell two models apart from a gap of about 5 to 7 points (80% power, 10-20% disagreement); "
-        "a gap of 1 point would need about 7,900 to 16,000"
+        "341 test photos can tell two models apart from a gap of about 5 to 7 points (80% power, "
+        "10-20% disagreement); a gap of 1 point would need about 7,900 to 16,000"
     )
     assert "can hardly tell" in decides(8)
 

@@ -24,7 +24,9 @@ def predictions(n: int, seed: int = 0) -> Predictions:
 def finished(folder) -> Run:
     run = Run.create(folder)
     run.write_classes(("a", "b", "c"))
-    run.write_config({"model": "vit", "recipe": {"lr": 1e-3, "randaugment": [2, 9.0]}, "preprocess": {"crop_pct": 0.875}})
+    run.write_config(
+        {"model": "vit", "recipe": {"lr": 1e-3, "randaugment": [2, 9.0]}, "preprocess": {"crop_pct": 0.875}}
+    )
     for step in (10, 20, 30):
         run.append_metrics({"step": step, "loss": 1 / step, "val/top1": 0.5})
     run.write_environment({"python": "3"})

@@ -80,7 +80,10 @@ def train(folder: Path, resume: bool, listen: Callable[[dict], None] = lambda ev
         on_resume=run.truncate_metrics,
         on_event=listen,
     )
-    write_atomic(folder / "weights.safetensors", save({name: value.contiguous() for name, value in outcome.weights.items()}))
+    write_atomic(
+        folder / "weights.safetensors",
+        save({name: value.contiguous() for name, value in outcome.weights.items()}),
+    )
 
 
 def serve() -> None:

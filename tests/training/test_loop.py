@@ -124,7 +124,12 @@ def test_ema_is_what_is_evaluated_and_kept():
         yield "score", 1.0
 
     outcome = fit(
-        model, regression_batches, squared_error, optimiser_of(model), Plan(40, 16, ema=0.9, watch="score"), [evaluator]
+        model,
+        regression_batches,
+        squared_error,
+        optimiser_of(model),
+        Plan(40, 16, ema=0.9, watch="score"),
+        [evaluator],
     )
     torch.testing.assert_close(seen[-1], outcome.weights["0.weight"])
     plain = make()
@@ -177,7 +182,14 @@ def test_what_is_not_finite_never_reaches_the_weights(where: str, value: float):
             raise Enough
 
     with pytest.raises(Enough):
-        fit(reference, regression_batches, squared_error, optimiser_of(reference), schedule_of_twenty, on_event=until)
+        fit(
+            reference,
+            regression_batches,
+            squared_error,
+            optimiser_of(reference),
+            schedule_of_twenty,
+            on_event=until,
+        )
     for a, b in zip(model.parameters(), reference.parameters(), strict=True):
         assert torch.equal(a, b)
 
@@ -217,7 +229,18 @@ def test_resume_after_every_step_gives_the_same_bits(tmp_path, monkeypatch, stop
     class Killed(Exception):
         pass
 
-    plan = Plan(20, 32, warmup=4, accumulation=2, clip_norm=1.0, ema=0.95, evaluate_every=6, watch="val/error", lower_is_better=True, save_every=0)
+    plan = Plan(
+        20,
+        32,
+        warmup=4,
+        accumulation=2,
+        clip_norm=1.0,
+        ema=0.95,
+        evaluate_every=6,
+        watch="val/error",
+        lower_is_better=True,
+        save_every=0,
+    )
 
     def run(states: States | None, resume: bool, until: int) -> tuple[dict[str, Tensor], list[dict]]:
         model = make(seed=0, dropout=0.3)
@@ -252,6 +275,8 @@ def test_resume_after_every_step_gives_the_same_bits(tmp_path, monkeypatch, stop
 
 def test_bfloat16_trains():
     model = make()
-    outcome = fit(model, regression_batches, squared_error, optimiser_of(model), Plan(200, 16, precision="bf16"))
+    outcome = fit(
+        model, regression_batches, squared_error, optimiser_of(model), Plan(200, 16, precision="bf16")
+    )
     assert dict(error_on_new_data(model))["val/error"] < 0.2
     assert all(value.dtype == torch.float32 for value in outcome.weights.values())

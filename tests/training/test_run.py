@@ -39,7 +39,14 @@ def make_images(count: int = 90, size: int = 32) -> ImageSet:
 IMAGES = make_images()
 SPLIT = Split(np.arange(0, 54), np.arange(54, 72), np.arange(72, 90), ("cut for the test",))
 RECIPE = Recipe(
-    images_seen=192, batch_size=16, lr=1e-3, precision="fp32", evaluations=3, crop="pad", label_smoothing=0.1, drop_path=0.1
+    images_seen=192,
+    batch_size=16,
+    lr=1e-3,
+    precision="fp32",
+    evaluations=3,
+    crop="pad",
+    label_smoothing=0.1,
+    drop_path=0.1,
 )
 
 
@@ -75,7 +82,10 @@ def test_the_folder_holds_everything(trained):
     assert Recipe.from_config(run.config["recipe"]) == replace(RECIPE, steps=12)
     assert Preprocess.from_config(run.preprocess) == loaded.preprocess
     assert len([event for event in events if event["event"] == "step"]) == 12
-    text = "".join((run.folder / name).read_text(errors="replace") for name in ("environment.json", "config.yaml", "result.json"))
+    text = "".join(
+        (run.folder / name).read_text(errors="replace")
+        for name in ("environment.json", "config.yaml", "result.json")
+    )
     assert str(run.folder.parent) not in text
     assert os.path.expanduser("~") not in text
 
@@ -83,7 +93,12 @@ def test_the_folder_holds_everything(trained):
 def test_the_result(trained):
     run, loaded, _ = trained
     result = run.result()
-    assert (result.model, result.method, result.fraction, result.seed) == ("vit_nano_patch4_32", "scratch", 0.5, 0)
+    assert (result.model, result.method, result.fraction, result.seed) == (
+        "vit_nano_patch4_32",
+        "scratch",
+        0.5,
+        0,
+    )
     assert (result.train_images, result.images_seen) == (54, 192)
     assert result.test.ids == tuple(IMAGES.ids[row] for row in SPLIT.test)
     assert np.array_equal(result.test.labels, IMAGES.labels[SPLIT.test])
@@ -106,14 +121,20 @@ def test_the_run_loads_and_answers_the_same(trained):
     assert again.temperature == run.result().temperature
 
 
-@pytest.mark.parametrize(("name", "size"), [("vit_nano_patch4_32", 32), ("vit_tiny_patch16_224", 64), ("resnet18", 64)])
+@pytest.mark.parametrize(
+    ("name", "size"), [("vit_nano_patch4_32", 32), ("vit_tiny_patch16_224", 64), ("resnet18", 64)]
+)
 def test_timm_loads_the_run_with_no_other_argument(tmp_path, name, size):
     timm = pytest.importorskip("timm")
     images = make_images(24, size)
     split = Split(np.arange(0, 12), np.arange(12, 18), np.arange(18, 24), ())
     loaded = fresh(name, size)
     run = train_run(
-        Run.create(tmp_path / "run"), images, split, loaded, replace(RECIPE, images_seen=8, batch_size=8, drop_path=0.0)
+        Run.create(tmp_path / "run"),
+        images,
+        split,
+        loaded,
+        replace(RECIPE, images_seen=8, batch_size=8, drop_path=0.0),
     )
     model = timm.create_model(f"local-dir:{run.folder}", pretrained=True).eval()
     pixels = torch.stack([loaded.preprocess(images.sources[row]) for row in split.test])
@@ -123,7 +144,7 @@ def test_timm_loads_the_run_with_no_other_argument(tmp_path, name, size):
     assert model.pretrained_cfg["label_names"] == list(CLASSES)
     transform = timm.data.resolve_model_data_config(model)
     assert transform["input_size"] == (3, size, size)
-    assert transform["mean"] == loaded.preprocess.mean
+    assert tuple(transform["mean"]) == loaded.preprocess.mean
 
 
 def weights_of(run: Run) -> dict[str, torch.Tensor]:
@@ -143,8 +164,10 @@ def test_the_seed_decides_and_the_caller_does_not(trained, tmp_path):
 
 @pytest.mark.parametrize("name", ["vit_nano_patch4_32", "resnet20_32"])
 def test_a_terminated_run_continues_to_the_same_bits(tmp_path, name):
-    recipe = replace(RECIPE, mixup=0.2, cutmix=1.0, randaugment=(2, 5.0), erasing=0.25, ema=0.9, accumulation=2)
-    recipe = replace(recipe, deterministic=True)
+    recipe = replace(
+        RECIPE, mixup=0.2, cutmix=1.0, randaugment=(2, 5.0), erasing=0.25, ema=0.9, accumulation=2
+    )
+    recipe = replace(recipe, deterministic=True, drop_path=0.1 if name.startswith("vit") else 0.0)
     whole = train_run(Run.create(tmp_path / "whole"), IMAGES, SPLIT, fresh(name), recipe)
 
     def stop_at(step: int):
@@ -227,12 +250,16 @@ def test_finetuning_starts_from_the_loaded_weights(tmp_path):
     recipe = replace(RECIPE, method="finetune", lr=1e-9, weight_decay=0.0, layer_decay=0.75, images_seen=16)
     run = train_run(Run.create(tmp_path / "run"), IMAGES, SPLIT, loaded, recipe)
     after = weights_of(run)
-    torch.testing.assert_close(after["blocks.0.attn.qkv.weight"], before["blocks.0.attn.qkv.weight"], atol=1e-7, rtol=0)
+    torch.testing.assert_close(
+        after["blocks.0.attn.qkv.weight"], before["blocks.0.attn.qkv.weight"], atol=1e-7, rtol=0
+    )
     assert not torch.allclose(after["head.weight"], before["head.weight"])
 
 
 def test_a_module_of_the_users(tmp_path):
-    module = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3))
+    module = nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)
+    )
     loaded = load_model(module, preprocess=Preprocess(32), classes=CLASSES)
     run = train_run(Run.create(tmp_path / "run"), IMAGES, SPLIT, loaded, RECIPE)
     assert run.result().test.logits.shape == (18, 3)

@@ -72,9 +72,8 @@ def test_tables_hold_every_photo_in_order(
     rows = read(out)
     names = sorted(path.name for path in photos.iterdir())
     assert [Path(row["path"]).name for row in rows] == names
-    assert list(rows[0]) == [
-        "path", "class", "probability", "unsure", "error", "class_2", "probability_2", "class_3", "probability_3"
-    ]  # fmt: skip
+    others = ["class_2", "probability_2", "class_3", "probability_3"]
+    assert list(rows[0]) == ["path", "class", "probability", "unsure", "error", *others]
     by_name = {Path(row["path"]).name: row for row in rows}
     assert by_name["empty.png"]["error"] == "empty"
     assert not by_name["empty.png"]["class"]

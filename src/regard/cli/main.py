@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import inspect
 import json
@@ -88,7 +89,7 @@ def parse(function: Callable[..., Any], words: list[str], prog: str) -> tuple[Ca
     """
     import tyro
 
-    hints = typing.get_type_hints(function, localns=_Placeholders(), include_extras=True)
+    hints = argument_types(function)
     parameters = []
     lists = set()
     for name, parameter in inspect.signature(function).parameters.items():
@@ -114,6 +115,15 @@ def parse(function: Callable[..., Any], words: list[str], prog: str) -> tuple[Ca
         collect, prog=prog, args=split_commas(words, lists), config=(tyro.conf.FlagCreatePairsOff,)
     )
     return function, arguments
+
+
+def argument_types(function: Callable[..., Any]) -> dict[str, Any]:
+    """The types of a function's arguments; what it returns is not looked at."""
+    named = types.SimpleNamespace(
+        __annotations__={name: hint for name, hint in function.__annotations__.items() if name != "return"}
+    )
+    known = function.__globals__
+    return typing.get_type_hints(named, known, _Placeholders(known), include_extras=True)
 
 
 def split_commas(words: list[str], lists: set[str]) -> list[str]:
@@ -157,10 +167,22 @@ def metavar_of(kind: Any) -> str:
 class _Placeholders(dict[str, Any]):
     """Stands in for names that a verb imports for type checkers only (torch's, say): none can be typed in a shell."""
 
+    def __init__(self, known: dict[str, Any]) -> None:
+        super().__init__()
+        self.known = known
+
     def __missing__(self, name: str) -> Any:
-        if name in ("nn", "torch", "np", "Image"):
-            return types.SimpleNamespace(Module=Any, Tensor=Any, ndarray=Any, Image=Any)
-        raise KeyError(name)
+        if name in self.known or hasattr(builtins, name):
+            raise KeyError(name)
+        return _NotTyped
+
+
+class _NotTyped:
+    """A type that has no words: a module, a tensor, an image."""
+
+
+for _name in ("Module", "Tensor", "ndarray", "Image"):  # `nn.Module` and the like are no words either
+    setattr(_NotTyped, _name, _NotTyped)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from regard.comparison.plan import Condition, Plan
+from regard.comparison.plan import Condition, Method, Plan
 from regard.data.sources import ImageSet
 from regard.data.splits import Split, take_fraction
 from regard.errors import RegardError
@@ -34,20 +34,19 @@ class Task:
 
     images: ImageSet
     split: Callable[[int], Split]  # seed -> split; its test rows are the same for every seed
-    load: Callable[[str, str, Recipe | None, int], LoadedModel]  # (model, method, recipe, seed) -> a model to train
+    load: Callable[[str, Method], LoadedModel]  # (model, method) -> a model to train
 
 
-def recipes(plan: Plan, task: Task) -> dict[tuple[str, str], Recipe]:
+def recipes(plan: Plan, train: int, untrained: Mapping[str, LoadedModel]) -> dict[tuple[str, str], Recipe]:
     """The recipe of each model and method: its family's, with the one budget that all share.
 
-    The budget is `--images-seen` or `--minutes`; without either it is the longest that a family's own recipe asks for
+    train: training images at the full fraction; untrained: one of each model, for its family and image size. The budget is `--images-seen` or `--minutes`; without either it is the longest that a family's own recipe asks for
     at the full fraction. Batch size is the smallest that a family asks for, so that steps are equal too.
     """
-    train = len(task.split(0).train)
     found = {}
     for method in plan.methods:
         for model in plan.models:
-            loaded = task.load(model, method, None, 0)
+            loaded = untrained[model]
             found[model, method] = recipe_for(
                 family_of(loaded), method, train, loaded.preprocess.size, plan.images_seen, plan.overrides.get("head", "linear")
             )
@@ -117,7 +116,7 @@ def _train(
         begun or Run.create(place, overwrite=place.exists()),
         task.images,
         replace(split, train=subset),
-        task.load(condition.model, condition.method, recipe, condition.seed),
+        task.load(condition.model, condition.method),
         replace(recipe, seed=condition.seed),
         fraction=condition.fraction,
         on_event=on_event,

@@ -14,7 +14,7 @@ from regard.comparison.compare import Task
 from regard.comparison.plan import Plan
 from regard.data.splits import take_fraction
 from regard.errors import RegardError
-from regard.inference.loaded import load_untrained
+from regard.inference.loaded import LoadedModel
 from regard.inference.precision import Precision, autocast
 from regard.models.counting import count_parameters
 from regard.training.recipe import Recipe
@@ -61,11 +61,11 @@ class Estimate:
         )
 
 
-def measure(plan: Plan, chosen: Mapping[Key, Recipe]) -> Speeds:
+def measure(chosen: Mapping[Key, Recipe], untrained: Mapping[str, LoadedModel]) -> Speeds:
     """Time a few steps of every model. Untrained weights do: speed does not depend on them, and nothing is downloaded."""
     seconds, parameters = {}, {}
     for (name, method), recipe in chosen.items():
-        module, size = load_untrained(name, plan.img_size, force=plan.force)
+        module, size = untrained[name].model, untrained[name].preprocess.size
         precisions: tuple[Precision, ...] = ("fp32",) if recipe.precision == "fp32" else ("fp32", "bf16")
         taken = seconds_per_image(module, size, recipe.micro_batch, method != "head", precisions)
         seconds[name, method] = {"bf16": float("inf"), **taken}

@@ -1,7 +1,7 @@
 """What is wrong with a data set before anything is trained on it. Every file is decoded once, in full.
 
-`scan` looks at the pixels and is what takes time; `report` draws conclusions from it and a split. Scans of files are
-kept under the user's cache folder, by the ids, sizes and times of the files.
+`scan` looks at the pixels and is what takes time; `report` draws conclusions from it and a split. Scans of
+files are kept under the user's cache folder, by the ids, sizes and times of the files.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -36,6 +36,7 @@ CACHE_VERSION = 1  # raise when a scan measures something else
 BLOCK = 1024  # images handed to the threads together
 
 Progress = Callable[[int, int], None]
+Severity = Literal["error", "warning", "note"]
 
 
 class Scan(NamedTuple):
@@ -62,9 +63,10 @@ def check_images(
 ) -> CheckReport:
     """Counts, unreadable files, duplicates, leaks, label conflicts and odd images.
 
-    split: as given by the user, else the one of seed 0, in which near-duplicates stay together. max_bad: share of files
-    that may be unreadable before that is an error. progress(done, total) is called while files are decoded. An unreadable
-    file is never an exception, only a finding. Raises RegardError where no image can be read at all.
+    split: as given by the user, else the one of seed 0, in which near-duplicates stay together. max_bad:
+    share of files that may be unreadable before that is an error. progress(done, total) is called while files
+    are decoded. An unreadable file is never an exception, only a finding. Raises RegardError where no image
+    can be read at all.
     """
     return report(images, scan(images, progress), split, max_bad)
 
@@ -248,11 +250,11 @@ def _unreadable(images: ImageSet, found: Scan, max_bad: float) -> Iterator[Findi
         yield Finding(
             "corrupt",
             "error" if over else "warning",
-            f"{_files(len(ids))} cannot be read: {code}",
+            f"{_count(len(ids), 'file')} cannot be read: {code}",
             tuple(ids),
         )
     if over:
-        message = f"{len(found.errors):,} of {_files(len(images))} ({share:.1%}) cannot be read, more than {max_bad:.1%}"
+        message = f"{len(found.errors):,} of {_count(len(images))} ({share:.1%}) cannot be read, more than {max_bad:.1%}"
         yield Finding("too-many-corrupt", "error", f"{message}; replace or delete them")
 
 
@@ -282,37 +284,31 @@ def _class_findings(images: ImageSet, counts: dict[str, dict[str, int]]) -> Iter
 def _duplicate_findings(
     images: ImageSet, found: Scan, part: dict[int, str], leaked: Sequence[int]
 ) -> Iterator[Finding]:
-    def ids(rows: Sequence[int]) -> tuple[str, ...]:
-        return tuple(images.ids[row] for row in rows)
+    def named(code: str, severity: Severity, rows: Sequence[int], message: str) -> Finding:
+        return Finding(code, severity, message, tuple(images.ids[row] for row in rows))
 
-    conflicts = [
-        row for group in found.near if len(set(images.labels[list(group)].tolist())) > 1 for row in group
-    ]
+    conflicts = [row for group in found.near if len(set(images.labels[list(group)])) > 1 for row in group]
     if conflicts:
-        message = f"{len(conflicts):,} images are duplicates with different labels; correct the labels or delete copies"
-        yield Finding("label-conflict", "error", message, ids(conflicts))
+        message = f"{len(conflicts):,} images are duplicates with different labels"
+        yield named("label-conflict", "error", conflicts, f"{message}; correct the labels or delete copies")
     if leaked:
-        message = f"{_files(len(leaked), 'test image')} with an exact or near duplicate in train or val"
-        yield Finding("duplicate-across-splits", "error", f"{message}; delete one side of each", ids(leaked))
-    crossing = [
-        row for group in found.near if {"train", "val"} <= {part.get(row) for row in group} for row in group
-        if part.get(row) == "val"
-    ]  # fmt: skip
-    if crossing:
-        message = f"{_files(len(crossing), 'val image')} with an exact or near duplicate in train: choices lean on it"
-        yield Finding("duplicate-train-val", "warning", message, ids(crossing))
+        message = f"{_count(len(leaked), 'test image')} with an exact or near duplicate in train or val"
+        yield named("duplicate-across-splits", "error", leaked, f"{message}; delete one side of each")
+    trained = [group for group in found.near if any(part.get(row) == "train" for row in group)]
+    chosen = [row for group in trained for row in group if part.get(row) == "val"]
+    if chosen:
+        message = f"{_count(len(chosen), 'val image')} with an exact or near duplicate in train"
+        yield named("duplicate-train-val", "warning", chosen, f"{message}; validation flatters the model")
     if found.exact:
         rows = [row for group in found.exact for row in group]
-        yield Finding(
-            "exact-duplicate",
-            "warning",
-            f"{len(rows):,} files in {len(found.exact):,} groups of equal files",
-            ids(rows),
-        )
-    known = set(found.exact)
-    rows = [row for group in found.near if group not in known for row in group]
-    message = f"{len(rows):,} images in {sum(group not in known for group in found.near):,} groups of near duplicates"
-    yield Finding("near-duplicate", "warning" if rows else "note", f"{message} ({THRESHOLDS})", ids(rows))
+        message = f"{_count(len(rows), 'file')} in {_count(len(found.exact), 'group')} of equal files"
+        yield named("exact-duplicate", "warning", rows, message)
+    near = [group for group in found.near if group not in set(found.exact)]
+    rows = [row for group in near for row in group]
+    message = (
+        f"{_count(len(rows), 'image')} in {_count(len(near), 'group')} of near duplicates ({THRESHOLDS})"
+    )
+    yield named("near-duplicate", "warning" if rows else "note", rows, message)
 
 
 def _odd_findings(images: ImageSet, found: Scan, readable: np.ndarray) -> Iterator[Finding]:
@@ -331,10 +327,10 @@ def _odd_findings(images: ImageSet, found: Scan, readable: np.ndarray) -> Iterat
             yield Finding(
                 "odd",
                 "warning",
-                f"{_files(len(rows), 'image')} {kind}",
+                f"{_count(len(rows), 'image')} {kind}",
                 tuple(images.ids[row] for row in rows),
             )
 
 
-def _files(count: int, noun: str = "file") -> str:
+def _count(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'s' * (count != 1)}"

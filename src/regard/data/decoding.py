@@ -88,10 +88,10 @@ def open_image(source: ImageSource) -> Opened:
 
 
 def reduction(side: int, target: int) -> int:
-    """By which power of two (1, 2, 4, 8) a JPEG may be shrunk in decoding before `side` is resized to `target`.
+    """By which power of two up to 8 a JPEG may be shrunk in decoding before `side` is resized to `target`.
 
-    What is decoded keeps twice the target. On sharp photos the result then differs from that of a full decoding
-    by 0.5 to 0.9 grey levels in the mean; with the target itself as the limit it would be up to 1.9.
+    What is decoded keeps twice the target. On sharp photos the result then differs from a full decoding's by
+    0.5 to 0.9 grey levels in the mean; with the target itself as the limit it would be up to 1.9.
     """
     return next((step for step in (8, 4, 2) if side >= 2 * step * target), 1)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -114,13 +114,13 @@ class Batches:
         """Batches of one pass by `once`."""
         return -(-len(self.rows) // self.batch_size)
 
-    def from_step(self, step: int = 0) -> Iterator[Batch]:
+    def from_step(self, step: int = 0) -> Generator[Batch, None, None]:
         """The endless training stream from batch number `step` on: as if all before had been drawn."""
         if len(self.rows) == 0:
             raise RegardError("no training images are left; at least one is needed")
         return self._stream(self._steps(step))
 
-    def once(self) -> Iterator[Batch]:
+    def once(self) -> Generator[Batch, None, None]:
         """One pass in the given order: not augmented, not mixed, integer targets, a smaller last batch."""
         return self._stream(self._ordered())
 
@@ -208,7 +208,7 @@ class Batches:
             images, targets = self.mixing(images, soft, generator(self.seed, MIX, plan.step))
         return Batch(images, targets, plan.rows)
 
-    def _stream(self, plans: Iterator[Plan]) -> Iterator[Batch]:
+    def _stream(self, plans: Iterator[Plan]) -> Generator[Batch, None, None]:
         """Fill batches ahead of the consumer; whatever ends the iteration, the threads end with it."""
         size = self.preprocess.size
         part = max(1, -(-self.batch_size // (2 * self.threads)))

@@ -34,7 +34,7 @@ def list_digits() -> Listing:
 
 
 class Decoded(Sequence[np.ndarray]):
-    """The images of several torchvision data sets in a row, each decoded when it is asked for: HxWx3 uint8."""
+    """The images of torchvision data sets in a row, each decoded when it is asked for: HxWx3 uint8."""
 
     def __init__(self, parts: Sequence[Any]):
         self.parts = parts
@@ -65,9 +65,9 @@ def say(text: str) -> None:
 
 
 def list_torchvision(name: str, announce: Callable[[str], None] = say) -> Listing:
-    """A classification data set of torchvision.datasets with all the parts it has; downloaded once, and announced.
+    """A classification data set of torchvision.datasets, all parts that it has.
 
-    It lies where torchvision's users have it: $TORCH_HOME (or ~/.cache/torch) + /datasets.
+    Downloaded once, after `announce` was told. It lies where torchvision's users have it: $TORCH_HOME (or ~/.cache/torch) + /datasets.
     """
     from torchvision import datasets
 

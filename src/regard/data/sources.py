@@ -34,9 +34,9 @@ MISSING = "no such folder or table"
 class ImageSet:
     """N labelled images, row by row.
 
-    ids: unique and stable, the POSIX path relative to the root or "digits/0007"; labels: (N,) int64 into `classes`
-    (sorted names); split: "train", "val", "test" as given, "" where the data came without; sources: a path or an
-    HxWx3 uint8 array per row; notes: one line for each thing that was left out while listing.
+    ids: unique and stable, the POSIX path relative to the root or "digits/0007"; labels: (N,) int64 into
+    `classes` (sorted names); split: "train", "val", "test" as given, "" where the data came without; sources:
+    a path or an HxWx3 uint8 array per row; notes: one line for each thing that was left out while listing.
     """
 
     name: str
@@ -88,11 +88,11 @@ class Chosen(Sequence[Any]):
 def open_images(data: str | Path, classes: Sequence[str] | None = None) -> ImageSet:
     """List labelled images.
 
-    data: a folder `root/<class>/*` or `root/{train,val,test}/<class>/*` (training, valid, validation, dev, eval and
-    testing mean the same), a CSV, TSV or Parquet table (path, label, optionally split), "digits" (scikit-learn's), or
-    "torchvision:NAME". Images may lie in nested folders below their class; hidden files and folders are passed over.
-    classes: those of a trained run. Labels are matched by name, and any difference is an error with both lists.
-    Raises RegardError.
+    data: a folder `root/<class>/*` or `root/{train,val,test}/<class>/*` (training, valid, validation, dev,
+    eval and testing mean the same), a CSV, TSV or Parquet table (path, label, optionally split), "digits"
+    (scikit-learn's), or "torchvision:NAME". Images may lie in nested folders below their class; hidden files
+    and folders are passed over. classes: those of a trained run. Labels are matched by name, and any
+    difference is an error with both lists. Raises RegardError.
     """
     text = str(data)
     if text.startswith("torchvision:"):
@@ -112,9 +112,9 @@ def open_images(data: str | Path, classes: Sequence[str] | None = None) -> Image
 def list_photos(paths: Sequence[str | Path]) -> tuple[tuple[str, ...], tuple[Path, ...]]:
     """(ids, files) of photos without labels, in the order given.
 
-    A file counts whatever its suffix (the decoder judges it); of a folder, the images in it and below, sorted. An id is
-    the path as it was given; one given twice gets "#2". Raises RegardError for what does not exist and folders without
-    images.
+    A file counts whatever its suffix (the decoder judges it); of a folder, the images in it and below,
+    sorted. An id is the path as it was given; one given twice gets "#2". Raises RegardError for what does not
+    exist and folders without images.
     """
     files: list[Path] = []
     for path in map(Path, paths):
@@ -192,8 +192,8 @@ def _list_folder(root: Path) -> Listing:
     if splits and len(splits) < len(folders):
         others = [folder.name for folder in folders if folder not in splits]
         raise RegardError(
-            f"{root}: splits ({some([one.name for one in splits])}) and other folders ({some(others)}) side by side; "
-            "move the others away, or rename the class that is called like a split"
+            f"{root}: splits ({some([one.name for one in splits])}) and other folders ({some(others)}) "
+            "side by side; move the others away, or rename the class that is called like a split"
         )
     parts = _split_folders(root, splits) if splits else {"": root}
     ids: list[str] = []
@@ -215,8 +215,7 @@ def _list_folder(root: Path) -> Listing:
         raise RegardError(f"{root}: no images in its {len(folders)} folders{_others(suffixes)}; {LAYOUTS}")
     if without := sorted(set(empty) - set(labels)):
         raise RegardError(
-            f"{root}: no images in the class folder{'s' * (len(without) > 1)} {some(without)}{_others(suffixes)}; "
-            "fill or delete it"
+            f"{root}: no images in class folder {some(without)}{_others(suffixes)}; fill or delete it"
         )
     notes = (f"{sum(suffixes.values()):,} files are no images and were passed over{_others(suffixes)}",)
     name = root.name if root.name not in ("", "..") else root.resolve().name
@@ -324,7 +323,8 @@ def _check_trainable(name: str, labels: Sequence[str], found: list[str]) -> None
     single = [label for label in found if counts[label] == 1]
     if single:
         raise RegardError(
-            f"{name}: a single image in class {some(single)}; each class needs two or more, add images or leave it out"
+            f"{name}: a single image in class {some(single)}; each class needs two or more, "
+            "add images or leave it out"
         )
 
 

@@ -1,7 +1,7 @@
 """Which images train, choose and judge: the split of a comparison, its fractions, and `split.csv`.
 
-Every draw orders images by a hash of (purpose, seed, id), so it depends on nothing but the seed and the names: not on
-the order of files, not on a library's generator, and hardly on images added later.
+Every draw orders images by a hash of (purpose, seed, id), so it depends on nothing but the seed and the
+names: not on the order of files, not on a library's generator, and hardly on images added later.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PARTS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Split:
-    """Row numbers of an image set, sorted, disjoint; notes: one line per choice, saying which images serve it."""
+    """Row numbers of an image set, sorted, disjoint; notes: one line per choice, naming its images."""
 
     train: np.ndarray
     val: np.ndarray
@@ -37,10 +37,10 @@ class Split:
 def split_images(images: ImageSet, seed: int, groups: Iterable[Sequence[str]] = ()) -> Split:
     """Train, validation and test rows.
 
-    Three given splits are used as they are. Of two, the second (val or test) is the test, and 15% of train is cut as
-    validation. Without splits 15% are the test and 15% validation. Cuts are stratified by class; the ids of one group
-    (near-duplicates) stay together. The seed redraws the cut of validation, never the test. Raises RegardError where
-    there are splits but none to train on.
+    Three given splits are used as they are. Of two, the second (val or test) is the test, and 15% of train is
+    cut as validation. Without splits 15% are the test and 15% validation. Cuts are stratified by class; the
+    ids of one group (near-duplicates) stay together. The seed redraws the cut of validation, never the test.
+    Raises RegardError where there are splits but none to train on.
     """
     given = Counter(images.split)
     rows = {part: np.flatnonzero(np.array(images.split) == part) for part in PARTS}
@@ -75,7 +75,7 @@ def split_images(images: ImageSet, seed: int, groups: Iterable[Sequence[str]] = 
 
 
 def take_fraction(images: ImageSet, rows: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """A share of the rows, sorted: stratified (at least one per class), redrawn by seed, nested across fractions."""
+    """A share of the rows, sorted: stratified (one or more per class), redrawn by seed, nested across fractions."""
     if not 0 < fraction <= 1:
         raise RegardError(f"fraction {fraction:g}: expected more than 0 and at most 1")
     rows = np.asarray(rows, dtype=np.int64)
@@ -115,8 +115,8 @@ def read_split(path: str | Path, images: ImageSet) -> Split:
     unknown = [line[0] for line in lines if line[0] not in number]
     if unknown:
         raise RegardError(
-            f"{path}: {len(unknown):,} of its {len(lines):,} images are not in {images.name} (first: {unknown[0]}); "
-            "use the images it was written for"
+            f"{path}: {len(unknown):,} of its {len(lines):,} images are not in {images.name} "
+            f"(first: {unknown[0]}); use the images it was written for"
         )
     parts: dict[str, list[int]] = {part: [] for part in PARTS}
     seen: set[str] = set()
@@ -141,7 +141,7 @@ def _key(purpose: str, id_: str) -> bytes:
 
 
 def _bundles(images: ImageSet, groups: Iterable[Sequence[str]]) -> list[list[int]]:
-    """All rows in bundles that stay together: one row each, or those of (overlapping) groups. Unknown ids are passed over."""
+    """All rows in bundles that stay together: one row, or those of (overlapping) groups; unknown ids are skipped."""
     number = {id_: row for row, id_ in enumerate(images.ids)}
     bundle_of: dict[int, list[int]] = {}
     for group in groups:
@@ -175,7 +175,7 @@ def _cut(
 
 
 def _quotas(counts: dict[int, int], share: float) -> dict[int, int]:
-    """Whole images per class that add up to the share of all (largest remainders), one or more where two are there."""
+    """Whole images per class that add up to the share of all (largest remainders); of two or more at least one."""
     exact = {label: share * count for label, count in counts.items()}
     quotas = {label: int(value) for label, value in exact.items()}
     missing = int(sum(exact.values()) + 0.5) - sum(quotas.values())
@@ -185,7 +185,7 @@ def _quotas(counts: dict[int, int], share: float) -> dict[int, int]:
 
 
 def _fill(stratum: list[np.ndarray], quota: int) -> list[int]:
-    """Rows of the bundles that, taken in order, bring the number nearest to the quota; one bundle is always left."""
+    """Rows of bundles that, taken in order, come nearest to the quota; one bundle is always left."""
     taken: list[int] = []
     left = len(stratum)
     for bundle in stratum:

@@ -59,8 +59,8 @@ def posix_id(path: Path) -> str:
 def list_table(table: Path) -> Listing:
     """The rows of a table with columns path and label (synonyms: COLUMNS), and optionally split.
 
-    Paths are relative to the table. An image listed twice alike counts once; listed with two labels or in two splits
-    it is a RegardError, as are missing columns, empty cells and unknown splits.
+    Paths are relative to the table. An image listed twice alike counts once; listed with two labels or in two
+    splits it is a RegardError, as are missing columns, empty cells and unknown splits.
     """
     columns = _read_columns(table)
     paths, labels = columns["path"], columns["label"]
@@ -124,7 +124,8 @@ def _read_columns(table: Path) -> dict[str, list[str]]:
             ]
         elif name != "split":
             raise RegardError(
-                f"{table}: no column {name!r} (or {', '.join(synonyms[1:])}); columns found: {some(names) or 'none'}"
+                f"{table}: no column {name!r} (or {', '.join(synonyms[1:])}); "
+                f"columns found: {some(names) or 'none'}"
             )
     return found
 

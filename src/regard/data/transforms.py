@@ -137,8 +137,8 @@ def resize_pixels(
 ) -> Tensor:
     """HxWx3 uint8 -> (3, height, width) uint8, antialiased, rounded as Pillow does with the same filter.
 
-    extent: rows and columns that the pixels really span, where the last ones are partial (a JPEG of 1501 columns
-    decoded at a half spans 750.5 of its 751); without it the picture would be stretched over them.
+    extent: rows and columns that the pixels really span, where the last are partial (a JPEG of 1501 columns
+    decoded at a half spans 750.5 of its 751); without it the picture would be stretched.
     """
     writable = pixels if pixels.flags.writeable else pixels.copy()  # torch warns about the others
     image = torch.from_numpy(writable).permute(2, 0, 1)

@@ -43,8 +43,8 @@ class ModelSpec:
     """The sheet of one registered model.
 
     img_size: pixels per side where nothing else is asked; patch_size: pixels per side, None for a CNN.
-    timm: (architecture, model_args) with which `timm.create_model(architecture, num_classes=..., **model_args)`
-    has the same state-dict names and shapes, from `timm_from` pixels upwards; None where timm has no such model.
+    timm: (architecture, model_args) with which `timm.create_model(architecture, num_classes=K, **model_args)`
+    has the same state-dict names and shapes, from `timm_from` pixels upwards; None where timm has none.
     deviations: what differs from the paper, in one line.
     """
 
@@ -143,11 +143,11 @@ def timm_reference(spec: ModelSpec, img_size: int) -> tuple[str, dict[str, Any]]
 
 
 def head_name(model: nn.Module) -> str:
-    """Dotted name of the last layer of a registered model ("head", "fc"); RegardError for any other module."""
+    """Dotted name of the last layer of a registered model ("head", "fc"); RegardError for another module."""
     name = getattr(model, "HEAD", None)
     if not isinstance(name, str):
         raise RegardError(
-            f"{type(model).__name__}: is no registered model; give it an attribute HEAD, its last layer's name"
+            f"{type(model).__name__}: is no registered model; give it HEAD, its last layer's name"
         )
     return name
 

@@ -1,15 +1,15 @@
 """ResNet: "Deep Residual Learning for Image Recognition" (He et al. 2015, arXiv 1512.03385).
 
-`resnet18|34|50|101|152` have torchvision's blocks and names of weights (equal to timm's); `resnet20|32|56_32` are
-the networks for 32-pixel images of section 4.2: three stages of 16, 32 and 64 channels, 3x3 stem.
+`resnet18|34|50|101|152` have torchvision's blocks and names of weights (equal to timm's); `resnet20|32|56_32`
+are the networks for 32-pixel images of section 4.2: three stages of 16, 32 and 64 channels, 3x3 stem.
 
 Deviations from the paper:
 - a bottleneck strides in its 3x3 convolution ("v1.5", torchvision); the paper strides in the first 1x1;
-- `resnet18` to `resnet152` below 64 pixels get a 3x3 stem of stride 1 without pooling: the paper's stem divides
-  the sides by 4 and would leave one pixel at the end. Their published weights do not fit that stem.
+- `resnet18` to `resnet152` below 64 pixels get a 3x3 stem of stride 1 without pooling: the paper's stem
+  divides the sides by 4 and would leave one pixel at the end. Their published weights do not fit that stem.
 
-The networks of section 4.2 have the paper's parameter-free shortcuts, option A: every second pixel, zeros for the
-new channels (half of them on either side).
+The networks of section 4.2 have the paper's parameter-free shortcuts, option A: every second pixel, zeros for
+the new channels (half of them on either side).
 
 Patterns of `record` and `edit` address module outputs: layer1.0, layer4.*, avgpool, ...
 """
@@ -40,8 +40,8 @@ class ResNet(nn.Module):
     """Classifies (B, 3, S, S) images: forward -> logits (B, num_classes); (B, D) where num_classes is 0.
 
     depths: blocks per stage; widths: channels of the 3x3 convolutions per stage; small_stem: 3x3 of stride 1
-    without pooling; projections: shortcuts that change shape are 1x1 convolutions (option B), else zero-padded
-    (option A).
+    without pooling; projections: shortcuts that change shape are 1x1 convolutions (option B), else padding
+    with zeros (option A).
     """
 
     HEAD = "fc"

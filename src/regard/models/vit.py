@@ -14,8 +14,8 @@ Deviations from the paper and its code:
 - positions belong to one image size; `regard.layers.position.resample_positions` carries them to another;
 - `vit_nano|micro|tiny_patch4_32` are our sizes for small images, of the same layers.
 
-Names of the weights are timm's. Taps: patch_embed.patches, positions, embedded, and in blocks.*: attn.q, attn.k,
-attn.v, attn.pattern, mlp.hidden, tokens.
+Names of the weights are timm's. Taps: patch_embed.patches, positions, embedded, and in blocks.*: attn.q,
+attn.k, attn.v, attn.pattern, mlp.hidden, tokens.
 """
 
 from __future__ import annotations

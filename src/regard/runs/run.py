@@ -1,15 +1,15 @@
 """`Run`: one trained model in a folder.
 
-    config.yaml           what was run, resolved: model, data, preprocessing, recipe, measured choices
-    split.csv             which image was used for what (id, class, split)
-    classes.json          class names in the order of the logits
-    metrics.jsonl         one row per evaluation
-    model.safetensors     the best weights by the validation metric
-    config.json           timm's: architecture, classes, preprocessing; `timm.create_model("local-dir:RUN", pretrained=True)`
-    last/ last.previous/  full states to resume from, two generations
-    predictions.parquet   id, split, label, seed, fraction, logits: every figure can be recomputed without a model
-    environment.json      versions and machine
-    result.json           cost, temperature, threshold; written last: its presence means "finished"
+config.yaml           what was run, resolved: model, data, preprocessing, recipe, measured choices
+split.csv             which image was used for what (id, class, split)
+classes.json          class names in the order of the logits
+metrics.jsonl         one row per evaluation
+model.safetensors     the best weights by the validation metric
+config.json           timm's: architecture, classes, preprocessing; `timm.create_model("local-dir:RUN", pretrained=True)`
+last/ last.previous/  full states to resume from, two generations
+predictions.parquet   id, split, label, seed, fraction, logits: every figure can be recomputed without a model
+environment.json      versions and machine
+result.json           cost, temperature, threshold; written last: its presence means "finished"
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ class Run:
             run.folder.mkdir(parents=True, exist_ok=True)
             run._clear()
         except OSError as error:
-            raise RegardError(f"{run.folder}: cannot be made or emptied ({error.strerror}); choose another --out") from None
+            raise RegardError(
+                f"{run.folder}: cannot be made or emptied ({error.strerror}); choose another --out"
+            ) from None
         return run
 
     @classmethod
@@ -242,7 +244,9 @@ class Run:
 
     def _result(self) -> dict[str, Any]:
         if not self.finished:
-            raise RegardError(f"{self.folder}: the run is not finished (no result.json); continue it with --resume")
+            raise RegardError(
+                f"{self.folder}: the run is not finished (no result.json); continue it with --resume"
+            )
         return self._read("result.json", json.loads)
 
     def result(self) -> RunResult:
@@ -276,7 +280,9 @@ class Run:
         except FileNotFoundError:
             raise RegardError(f"{path}: missing; the run is incomplete: continue it with --resume") from None
         except (ValueError, yaml.YAMLError) as error:
-            raise RegardError(f"{path}: damaged ({str(error).splitlines()[0]}); restore it or train anew") from None
+            raise RegardError(
+                f"{path}: damaged ({str(error).splitlines()[0]}); restore it or train anew"
+            ) from None
 
     def _write(self, name: str, data: bytes | str) -> None:
         try:
@@ -294,5 +300,7 @@ class Run:
 def _cost(values: dict[str, Any], folder: Path) -> Cost:
     known = {field.name for field in fields(Cost)}
     if unknown := sorted(set(values) - known):
-        raise RegardError(f"{folder / 'result.json'}: unknown cost {unknown[0]!r}; written by a newer version of regard?")
+        raise RegardError(
+            f"{folder / 'result.json'}: unknown cost {unknown[0]!r}; written by a newer version of regard?"
+        )
     return Cost(**values)

@@ -85,17 +85,25 @@ def _rebuild(loaded: LoadedModel, recipe: Recipe) -> None:
     if recipe.method == "finetune":
         state = loaded.model.state_dict()
         if loaded.head:  # the new model's own, drawn by the seed, and not what loading happened to draw
-            state |= {name: value for name, value in model.state_dict().items() if name.startswith(f"{loaded.head}.")}
+            state |= {
+                name: value
+                for name, value in model.state_dict().items()
+                if name.startswith(f"{loaded.head}.")
+            }
         model.load_state_dict(state)
     loaded.model = model
 
 
 def _frozen(loaded: LoadedModel) -> Trainee:
     if not loaded.head:
-        raise RegardError(f"{loaded.name}: its output comes from no nn.Linear that could be replaced; use --method finetune")
+        raise RegardError(
+            f"{loaded.name}: its output comes from no nn.Linear that could be replaced; use --method finetune"
+        )
     old = loaded.model.get_submodule(loaded.head)
     if not isinstance(old, nn.Linear):
-        raise RegardError(f"{loaded.name}: {loaded.head} is a {type(old).__name__}, not an nn.Linear; use --method finetune")
+        raise RegardError(
+            f"{loaded.name}: {loaded.head} is a {type(old).__name__}, not an nn.Linear; use --method finetune"
+        )
     classes = len(loaded.classes)
     set_head(loaded, torch.zeros(classes, old.in_features), torch.zeros(classes))
     linear = loaded.model.get_submodule(loaded.head)
@@ -143,7 +151,9 @@ def predict_set(loaded: LoadedModel, images: ImageSet, rows: np.ndarray, batch_s
     """Logits in float32 for labelled images; RegardError (by name) for an image that cannot be read."""
     ids = tuple(images.ids[row] for row in rows)
     logits = np.empty((len(rows), len(loaded.classes)), np.float32)
-    for number, row in enumerate(predict_rows(loaded, ids, (images.sources[int(row)] for row in rows), batch_size)):
+    for number, row in enumerate(
+        predict_rows(loaded, ids, (images.sources[int(row)] for row in rows), batch_size)
+    ):
         if row.logits is None:
             raise RegardError(row.message)
         logits[number] = row.logits
@@ -159,7 +169,10 @@ def validation_answers(
     labels = np.asarray(images.labels[rows], np.int64)
 
     def answer(module: nn.Module) -> Predictions:
-        parts = [trainee.logits(module, trainee.place(batch.images)).float().cpu().numpy() for batch in batches.once()]
+        parts = [
+            trainee.logits(module, trainee.place(batch.images)).float().cpu().numpy()
+            for batch in batches.once()
+        ]
         return Predictions(ids, np.concatenate(parts), labels, loaded.classes)
 
     return answer

@@ -11,7 +11,18 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("regard", "torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "safetensors", "simplejpeg", "pillow")
+PACKAGES = (
+    "regard",
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "safetensors",
+    "simplejpeg",
+    "pillow",
+)
 
 
 def environment() -> dict[str, Any]:
@@ -50,7 +61,9 @@ def _commit() -> str | None:
     if not any((parent / ".git").exists() for parent in here.parents):
         return None
     try:
-        found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5, check=True)
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return found.stdout.strip() or None

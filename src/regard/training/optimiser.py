@@ -14,7 +14,9 @@ from regard.errors import RegardError
 NO_DECAY = ("pos_embed", "cls_token", "dist_token", "reg_token")
 
 
-def parameter_groups(model: nn.Module, lr: float, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, lr: float, weight_decay: float, layer_decay: float = 1.0
+) -> list[dict[str, Any]]:
     """Groups for a torch optimiser: lr by depth, weight decay only on matrices and kernels.
 
     Norms, biases and all other vectors, position embedding and class tokens do not decay (as DeiT and others). With
@@ -23,11 +25,15 @@ def parameter_groups(model: nn.Module, lr: float, weight_decay: float, layer_dec
     """
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     if not names:
-        raise RegardError("model: no parameter is trainable (requires_grad is off everywhere); switch some on")
+        raise RegardError(
+            "model: no parameter is trainable (requires_grad is off everywhere); switch some on"
+        )
     depths = _depths(names)
     top = max(depths.values())
     if layer_decay < 1 and top < 2:
-        raise RegardError("--layer-decay: the model has no numbered blocks to tell deep from shallow; use --layer-decay 1")
+        raise RegardError(
+            "--layer-decay: the model has no numbered blocks to tell deep from shallow; use --layer-decay 1"
+        )
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
     parameters = dict(model.named_parameters())
     for name in names:
@@ -49,7 +55,17 @@ def _depths(names: Iterable[str]) -> dict[str, int]:
     blocks = sorted({key for name in names if (key := _block(name)) is not None})
     numbers = {key: number + 1 for number, key in enumerate(blocks)}
     top = len(blocks) + 1
-    embedding = ("patch_embed", "cls_token", "dist_token", "reg_token", "pos_embed", "norm_pre", "conv1", "bn1", "stem")
+    embedding = (
+        "patch_embed",
+        "cls_token",
+        "dist_token",
+        "reg_token",
+        "pos_embed",
+        "norm_pre",
+        "conv1",
+        "bn1",
+        "stem",
+    )
     depths = {}
     for name in names:
         key = _block(name)
@@ -68,7 +84,9 @@ def _block(name: str) -> tuple[int, int] | None:
     return None
 
 
-def make_optimiser(name: Literal["adamw", "sgd"], groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
+def make_optimiser(
+    name: Literal["adamw", "sgd"], groups: list[dict[str, Any]], lr: float
+) -> torch.optim.Optimizer:
     """AdamW (beta 0.9, 0.999; fused: one pass over the weights instead of ten) or SGD (momentum 0.9, Nesterov, fused)."""
     if name == "adamw":
         return torch.optim.AdamW(groups, lr=lr, fused=True)

@@ -22,7 +22,9 @@ Crop = Literal["resized", "pad", "centre"]
 Head = Literal["linear", "sgd"]
 Watch = Literal["top1", "nll"]
 
-SMALL_IMAGE = 64  # pixels; up to here an object fills the frame and a resized crop destroys more than it varies
+SMALL_IMAGE = (
+    64  # pixels; up to here an object fills the frame and a resized crop destroys more than it varies
+)
 
 
 class Spec(Protocol):
@@ -110,13 +112,17 @@ class Recipe:
         self._check_words()
         self._check_numbers()
         if sum(value is not None for value in (self.epochs, self.minutes, self.images_seen)) > 1:
-            raise RegardError("--epochs, --minutes, --images-seen: name one of them, they all set the length of the training")
+            raise RegardError(
+                "--epochs, --minutes, --images-seen: name one of them, they all set the length of the training"
+            )
         if self.batch_size % self.accumulation:
             raise RegardError(
                 f"--accumulation {self.accumulation}: does not divide --batch-size {self.batch_size}; choose a divisor"
             )
         if self.deterministic and self.minutes is not None:
-            raise RegardError("--minutes: depends on a measurement, so not with --deterministic; use --epochs or --images-seen")
+            raise RegardError(
+                "--minutes: depends on a measurement, so not with --deterministic; use --epochs or --images-seen"
+            )
 
     def _check_words(self) -> None:
         words = {
@@ -169,20 +175,26 @@ class Recipe:
     def with_overrides(self, overrides: Mapping[str, Any]) -> Recipe:
         """The recipe with some fields replaced; naming one budget removes the others. Unknown names are refused."""
         _refuse_unknown(overrides)
-        changes = {name: tuple(value) if isinstance(value, list) else value for name, value in overrides.items()}
+        changes = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in overrides.items()
+        }
         if any(changes.get(name) is not None for name in _BUDGETS):
             changes = {**dict.fromkeys((*_BUDGETS, "steps")), **changes}
         return replace(self, **changes)
 
     def to_config(self) -> dict[str, Any]:
         """Plain values, for config.yaml."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()
+        }
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Recipe:
         """The inverse of `to_config`; unknown names are refused."""
         _refuse_unknown(config)
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in config.items()})
+        return cls(
+            **{name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}
+        )
 
 
 _BUDGETS = ("epochs", "minutes", "images_seen")
@@ -246,7 +258,10 @@ def recipe_for(
     recipe = _augmented(recipe, spec.family, repeats=seen / max(n_train, 1), small=img_size <= SMALL_IMAGE)
     evaluations = max(4, min(20, round(seen / max(n_train, 1))))
     return replace(
-        recipe, evaluations=evaluations, images_seen=images_seen, epochs=None if images_seen is not None else epochs
+        recipe,
+        evaluations=evaluations,
+        images_seen=images_seen,
+        epochs=None if images_seen is not None else epochs,
     )
 
 
@@ -274,17 +289,29 @@ def _vit(method: Method, seen: int, img_size: int) -> Recipe:
             layer_decay=0.75,
             drop_path=0.1,
         )
-    return Recipe(method=method, batch_size=batch, lr=_round(1e-3 * (batch / 128) ** 0.5), weight_decay=0.05, warmup=0.1)
+    return Recipe(
+        method=method, batch_size=batch, lr=_round(1e-3 * (batch / 128) ** 0.5), weight_decay=0.05, warmup=0.1
+    )
 
 
 def _cnn(method: Method, seen: int, img_size: int) -> Recipe:
     batch = _batch(seen, img_size)
     if method == "finetune":
         return Recipe(
-            method=method, batch_size=batch, optimiser="sgd", lr=_round(0.01 * batch / 64), weight_decay=1e-4, warmup=0.1
+            method=method,
+            batch_size=batch,
+            optimiser="sgd",
+            lr=_round(0.01 * batch / 64),
+            weight_decay=1e-4,
+            warmup=0.1,
         )
     return Recipe(
-        method=method, batch_size=batch, optimiser="sgd", lr=_round(0.1 * batch / 128), weight_decay=5e-4, warmup=0.1
+        method=method,
+        batch_size=batch,
+        optimiser="sgd",
+        lr=_round(0.1 * batch / 128),
+        weight_decay=5e-4,
+        warmup=0.1,
     )
 
 
@@ -314,9 +341,13 @@ def warnings(recipe: Recipe, spec: Spec, img_size: int, n_train: int | None = No
     largest = {"adamw": 5e-3, "sgd": 1.0}[recipe.optimiser]
     smallest = {"adamw": 1e-6, "sgd": 1e-5}[recipe.optimiser]
     if recipe.lr > largest:
-        lines.append(f"--lr {recipe.lr:g} is very high for {recipe.optimiser} (usually below {largest:g}): it may diverge")
+        lines.append(
+            f"--lr {recipe.lr:g} is very high for {recipe.optimiser} (usually below {largest:g}): it may diverge"
+        )
     if recipe.lr < smallest:
-        lines.append(f"--lr {recipe.lr:g} is very low for {recipe.optimiser} (usually above {smallest:g}): it may not learn")
+        lines.append(
+            f"--lr {recipe.lr:g} is very low for {recipe.optimiser} (usually above {smallest:g}): it may not learn"
+        )
     if recipe.method == "finetune" and recipe.lr > largest / 5:
         lines.append(f"--lr {recipe.lr:g} is high for fine-tuning: it may wipe out what the weights know")
     if spec.patch_size:
@@ -324,7 +355,9 @@ def warnings(recipe: Recipe, spec: Spec, img_size: int, n_train: int | None = No
     if recipe.patience is not None and recipe.patience >= recipe.evaluations:
         lines.append(f"--patience {recipe.patience} never acts: the run has {recipe.evaluations} evaluations")
     if n_train is not None and recipe.batch_size > n_train:
-        lines.append(f"--batch-size {recipe.batch_size} exceeds the {n_train} training images: each step repeats some")
+        lines.append(
+            f"--batch-size {recipe.batch_size} exceeds the {n_train} training images: each step repeats some"
+        )
     return tuple(lines)
 
 
@@ -337,7 +370,9 @@ def _patch_warnings(patch: int, img_size: int) -> list[str]:
             f"{side * patch} or {(side + 1) * patch} would fit"
         )
     if side * side < 16:
-        lines.append(f"--img-size {img_size} makes {side * side} patches of {patch} pixels: attention needs 16 or more")
+        lines.append(
+            f"--img-size {img_size} makes {side * side} patches of {patch} pixels: attention needs 16 or more"
+        )
     return lines
 
 

@@ -99,10 +99,14 @@ def train_run(
         return run
     emit = on_event or (lambda event: None)
     if tuple(loaded.classes) != tuple(images.classes):
-        raise RegardError(f"{loaded.name}: answers {_some(loaded.classes)}, but the images are {_some(images.classes)}")
+        raise RegardError(
+            f"{loaded.name}: answers {_some(loaded.classes)}, but the images are {_some(images.classes)}"
+        )
     for name in ("train", "val", "test"):
         if not len(getattr(split, name)):
-            raise RegardError(f"{images.name}: no {name} images in the split; give more images or another split")
+            raise RegardError(
+                f"{images.name}: no {name} images in the split; give more images or another split"
+            )
     job = Job(run, images, split, loaded, recipe, fraction, Path(cache_dir or default_cache()), emit)
     reset_peak_memory()
     with Interrupts() as interrupts, _deterministic(recipe.deterministic):
@@ -171,7 +175,11 @@ def _fit(job: Job, resume: bool, interrupts: Interrupts) -> Fitted:
         seconds=progress.seconds,
         trainable_parameters=sum(p.numel() for p in trainee.module.parameters() if p.requires_grad),
         passes=images_seen * (1 if recipe.method == "head" else 3),
-        extra={"steps": progress.step, "best_step": progress.best_step, "stopped_early": outcome.stopped_early},
+        extra={
+            "steps": progress.step,
+            "best_step": progress.best_step,
+            "stopped_early": outcome.stopped_early,
+        },
     )
 
 
@@ -215,7 +223,9 @@ def _resolved(job: Job, recipe: Recipe, trainee: Trainee, batches: Iterator[Batc
     steps = recipe.length(len(job.split.train))
     if recipe.precision != "auto" and steps is not None:
         return replace(recipe, steps=steps)
-    wanted: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16") if recipe.precision == "auto" else (recipe.precision,)
+    wanted: tuple[Literal["fp32", "bf16"], ...] = (
+        ("fp32", "bf16") if recipe.precision == "auto" else (recipe.precision,)
+    )
     # A measurement is worth a hundredth or so of the run; below some 50 steps there is nothing to gain.
     if steps is not None and steps < 50:
         return replace(recipe, precision="fp32", steps=steps)
@@ -228,7 +238,12 @@ def _resolved(job: Job, recipe: Recipe, trainee: Trainee, batches: Iterator[Batc
         validation = recipe.evaluations * len(job.split.val) / recipe.batch_size * seconds[precision] / 3
         steps = max(1, int((60 * recipe.minutes - validation) / seconds[precision]))
     speed = recipe.batch_size / seconds[precision]
-    job.emit({"event": "note", "text": f"{precision}, {speed:.0f} images/s, {steps} steps of {recipe.batch_size} images"})
+    job.emit(
+        {
+            "event": "note",
+            "text": f"{precision}, {speed:.0f} images/s, {steps} steps of {recipe.batch_size} images",
+        }
+    )
     return replace(recipe, precision=precision, steps=steps)
 
 
@@ -241,7 +256,10 @@ def _begun_with(job: Job) -> Recipe:
     if job.run.config["model"] != job.loaded.name:
         changed.insert(0, f"model was {job.run.config['model']!r}, is {job.loaded.name!r}")
     stored = read_split(job.run.split_path, job.images)
-    if any(not np.array_equal(getattr(stored, part), getattr(job.split, part)) for part in ("train", "val", "test")):
+    if any(
+        not np.array_equal(getattr(stored, part), getattr(job.split, part))
+        for part in ("train", "val", "test")
+    ):
         changed.append("the split differs from split.csv")
     if changed:
         raise RegardError(
@@ -296,7 +314,6 @@ def _timm_config(loaded: LoadedModel) -> dict[str, Any] | None:
         "pretrained_cfg": {
             **loaded.preprocess.to_config(),
             "num_classes": classes,
-            "fixed_input_size": True,
             "label_names": list(loaded.classes),
         },
     }

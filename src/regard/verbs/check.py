@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from regard.results import CheckReport, Finding
+from regard.verbs.prepare import OnEvent, silent
 
 if TYPE_CHECKING:
     from regard.data.sources import ImageSet
 
-OnEvent = Callable[[dict[str, Any]], None]
 SHOWN = 5  # ids of a finding
 MARKS = {"error": "ERROR  ", "warning": "warning", "note": "note   "}
 
 
-def check(data: str | Path, *, max_bad: float = 0.01, on_event: OnEvent = lambda event: None) -> CheckReport:
+def check(data: str | Path, *, max_bad: float = 0.01, on_event: OnEvent = silent) -> CheckReport:
     """Look at a folder of labelled images before anything is trained on it.
 
-    Decodes every file once and lists: images per class and split, imbalance, corrupt or truncated files, exact and near
-    duplicates within and across splits, label conflicts among duplicates, odd images, and what the test set can decide.
-    Exit code 1 when something would spoil a result.
+    Decodes every file once and lists: images per class and split, imbalance, corrupt or truncated files, exact
+    and near duplicates within and across splits, label conflicts among duplicates, odd images, and what the test
+    set can decide. Exit code 1 when something would spoil a result.
 
     Args:
-        data: FOLDER/<class>/*, FOLDER/{train,val,test}/<class>/*, a CSV or Parquet table with columns path and label (and
-            split), digits, or torchvision:NAME.
+        data: FOLDER/<class>/*, FOLDER/{train,val,test}/<class>/*, a CSV or Parquet table with columns path and
+            label (and split), digits, or torchvision:NAME.
         max_bad: Share of files that may be unreadable; above it that is an error.
         on_event: Called with each event of the work.
     """
@@ -35,9 +34,7 @@ def check(data: str | Path, *, max_bad: float = 0.01, on_event: OnEvent = lambda
     return check_opened(open_images(data), max_bad=max_bad, on_event=on_event)
 
 
-def check_opened(
-    images: ImageSet, *, max_bad: float = 0.01, on_event: OnEvent = lambda event: None
-) -> CheckReport:
+def check_opened(images: ImageSet, *, max_bad: float = 0.01, on_event: OnEvent = silent) -> CheckReport:
     """`check` of images that are open already; `train` and `compare` run it first."""
     from regard.data.checks import check_images
     from regard.evaluation.statistics import decides
@@ -52,11 +49,8 @@ def check_opened(
 
 def describe(report: CheckReport) -> list[str]:
     """The report as lines of plain text: the table of counts, the findings, what the test set can decide."""
-    lines = [
-        f"{report.name}: {sum(map(_total, report.counts.values())):,} images, {len(report.classes):,} classes",
-        "",
-    ]
-    lines += _table(report)
+    images = sum(map(_total, report.counts.values()))
+    lines = [f"{report.name}: {images:,} images, {len(report.classes):,} classes", "", *_table(report)]
     lines.append("")
     for finding in report.findings:
         lines.append(f"{MARKS[finding.severity]}  {finding.message}")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from regard.comparison.compare import Candidate, Task
     from regard.comparison.estimate import Estimate
-    from regard.comparison.plan import Plan
+    from regard.comparison.plan import Method, Plan
     from regard.inference.loaded import LoadedModel
     from regard.results import RunResult
     from regard.training.recipe import Recipe
@@ -137,15 +137,17 @@ def compare(
         force=force,
         overrides={name: value for name, value in given.items() if value is not None},
     )
-    task = _task(plan, prepared, on_event)
-    for note in prepared.split(0).notes:
+    split = prepared.split(0)
+    for note in split.notes:
         on_event({"event": "note", "text": note})
-    chosen = recipes(plan, task)
+    untrained = {name: _untrained(name, plan, prepared.images.classes) for name in plan.models}
+    task = _task(plan, prepared, on_event)
+    chosen = recipes(plan, len(split.train), untrained)
     if continued:
         plan.check_same(folder)
         chosen = shared_precision(chosen, plan.measured_precision(folder))
     else:
-        speeds = measure(plan, chosen)
+        speeds = measure(chosen, untrained)
         chosen = shared_precision(chosen, speeds.fastest)
         expected = estimate(plan, task, chosen, speeds)
         if dry_run:
@@ -175,6 +177,15 @@ def _make(folder: Path, resume: bool, overwrite: bool) -> None:
         raise RegardError(f"{folder}: cannot be made ({error.strerror}); choose another --out") from None
 
 
+def _untrained(name: str, plan: Plan, classes: tuple[str, ...]) -> LoadedModel:
+    """A model of this name for its sheet and its speed; nothing is downloaded."""
+    from regard.inference.loaded import fresh_model, load_model
+
+    if (Path(name) / "config.yaml").is_file():
+        return load_model(name, classes=classes, img_size=plan.img_size)
+    return fresh_model(name, classes, plan.img_size, force=plan.force)
+
+
 def _task(plan: Plan, prepared: Prepared, on_event: OnEvent) -> Task:
     from regard.comparison.compare import Task
 
@@ -186,18 +197,9 @@ def _task(plan: Plan, prepared: Prepared, on_event: OnEvent) -> Task:
             said.add(event["text"])
             on_event(event)
 
-    def load(name: str, method: str, recipe: Recipe | None, seed: int) -> LoadedModel:
+    def load(name: str, method: Method) -> LoadedModel:
         return load_for(
-            name,
-            method,
-            prepared.images,
-            weights=None,
-            img_size=plan.img_size,
-            dropout=recipe.dropout if recipe else 0.0,
-            drop_path=recipe.drop_path if recipe else 0.0,
-            seed=seed,
-            force=plan.force,
-            on_event=once,
+            name, method, prepared.images.classes, img_size=plan.img_size, force=plan.force, on_event=once
         )
 
     return Task(prepared.images, prepared.split, load)

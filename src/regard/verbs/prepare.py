@@ -85,30 +85,19 @@ def prepare(
 def load_for(
     model: Any,
     method: str,
-    images: ImageSet,
+    classes: tuple[str, ...],
     *,
-    weights: str | Path | None,
-    img_size: int | None,
-    dropout: float,
-    drop_path: float,
-    seed: int,
-    force: bool,
+    weights: str | Path | None = None,
+    img_size: int | None = None,
+    force: bool = False,
     on_event: OnEvent,
 ) -> LoadedModel:
-    """The model that a run begins with: fresh for scratch, with published (or the user's) weights otherwise."""
-    import torch
-
+    """The model that a run begins with: untrained for scratch, with published (or the user's) weights otherwise."""
     from regard.inference.loaded import fresh_model, load_model
 
-    torch.manual_seed(seed)
-    if method == "scratch":
-        loaded = fresh_model(
-            model, images.classes, img_size, drop_rate=dropout, drop_path_rate=drop_path, force=force
-        )
-    else:
-        loaded = load_model(
-            model, weights=weights, num_classes=len(images.classes), classes=images.classes, img_size=img_size
-        )
+    if method == "scratch" and isinstance(model, str):
+        return fresh_model(model, classes, img_size, force=force)
+    loaded = load_model(model, weights=weights, classes=classes, img_size=img_size)
     for message in loaded.messages:
         on_event({"event": "note", "text": message})
     return loaded

@@ -125,12 +125,9 @@ def train(
         loaded = load_for(
             model,
             method,
-            prepared.images,
+            prepared.images.classes,
             weights=weights,
             img_size=img_size,
-            dropout=dropout or 0.0,
-            drop_path=drop_path or 0.0,
-            seed=seed,
             force=force,
             on_event=on_event,
         )

@@ -43,8 +43,9 @@ def detect_dialect(keys: Iterable[str]) -> str:
 def convert(state: Mapping[str, Tensor], architecture: str = "", path: str | Path = "the weights") -> State:
     """The same weights under our names; the input is not changed. path: for messages.
 
-    Names of no known dialect pass through unchanged: `load_state` judges them. Raises RegardError where a name
-    of a known dialect has no place in ours, and where the dialect belongs to another family than `architecture`.
+    Names of no known dialect pass through unchanged: `load_state` judges them. Raises RegardError where a
+    name of a known dialect has no place in ours, and where the weights are of another family than
+    `architecture`.
     """
     dialect = detect_dialect(state)
     found = "a ResNet" if dialect == "resnet" else "a vision transformer" if dialect in _CONVERTERS else ""
@@ -198,15 +199,11 @@ def _from_flax(ours: str, tensor: Tensor, name: str) -> Tensor:
     if ours == "patch_embed.proj.weight":
         return _expect(tensor, 4, name).permute(3, 2, 0, 1).contiguous()  # (P, P, 3, D) -> (D, 3, P, P)
     if ".attn.qkv." in ours and ".weight" in ours:
-        return (
-            _expect(tensor, 3, name).flatten(1).t().contiguous()
-        )  # (D, h, d_h) -> (D, h * d_h) -> transposed
+        return _expect(tensor, 3, name).flatten(1).t().contiguous()  # (D, h, d_h) -> (h * d_h, D)
     if ".attn.qkv." in ours:
         return tensor.flatten()  # (h, d_h) -> (D,)
     if ours.endswith(".attn.proj.weight"):
-        return (
-            _expect(tensor, 3, name).flatten(0, 1).t().contiguous()
-        )  # (h, d_h, D) -> (h * d_h, D) -> transposed
+        return _expect(tensor, 3, name).flatten(0, 1).t().contiguous()  # (h, d_h, D) -> (D, h * d_h)
     if ours.endswith(("fc1.weight", "fc2.weight", "head.weight")):
         return _expect(tensor, 2, name).t().contiguous()
     return tensor

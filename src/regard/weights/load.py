@@ -38,7 +38,7 @@ def load_state(
     fitting = dict(state)
     if set(fitting) != set(own):
         notes += left_out(fitting)
-        fitting = convert(fitting)
+        fitting = convert(fitting, path=path)
     _check_patch(model, own, fitting, path)
     notes += _fit_head(model, own, fitting, path, num_classes)
     notes += _fit_positions(model, own, fitting, path)

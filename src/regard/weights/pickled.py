@@ -112,7 +112,8 @@ def load_legacy_torch(path: Path) -> Any:
 
 def _torch_load(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:  # given a path, newer versions of torch judge by its suffix
+            return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds; its own text advises to switch safety off
         raise refuse(path, f"torch cannot read it ({type(error).__name__})", FETCH_AGAIN) from None
 

@@ -22,7 +22,7 @@ def tensor_sha256(tensor: Tensor) -> str:
     """
     plain = tensor.detach().cpu().contiguous()
     digest = hashlib.sha256(f"{plain.dtype} {tuple(plain.shape)}\n".encode())
-    digest.update(plain.reshape(-1).view(torch.uint8).numpy())
+    digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
