@@ -1,11 +1,11 @@
-"""Ours against timm's model of the same name and weights, in the same plain loop: forward pass, training step.
+"""Ours against timm's model of the same name and weights, in the same plain loop: forward, training step.
 
     .venv/bin/python benchmarks/training_step.py [--rounds 9] [--batch 8] [--quick]
 
 Both models hold the same weights, see the same batch and step with the same AdamW; they run in turn, round by
-round, a different one first in every round, and the median round counts. `ratio` is timm's time divided by ours:
-above 1 we are faster. `without taps` is the time of our model with every tap made a plain function, divided by ours:
-1 minus that is what the taps cost while nobody listens. Losses of more than 3% are listed at the end.
+round, a different one first in every round, and the median round counts. `ratio` is timm's time divided by
+ours: above 1 we are faster. `without taps` is the time of our model with every tap made a plain function,
+divided by ours: 1 minus that is what taps cost while nobody listens. Losses over 3% are listed at the end.
 """
 
 from __future__ import annotations

@@ -18,7 +18,8 @@ from regard.cli.main import VERBS, parse
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "regard"
 RUNGS = [
-    {"errors", "results", "taps"},
+    {"errors", "results"},
+    {"taps"},
     {"layers", "reporting"},
     {"models", "data"},
     {"weights", "runs"},

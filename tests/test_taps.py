@@ -54,7 +54,7 @@ def test_every_activation_worth_looking_at_has_its_tap(model: ViT, images: Tenso
     with record(model, *names) as seen:
         model(images)
     head = (3, HEADS, TOKENS, DIM // HEADS)
-    expected = {
+    expected: dict[str, tuple[int, ...]] = {
         "patch_embed.patches": (3, 16, DIM),
         "positions": (1, TOKENS, DIM),
         "embedded": (3, TOKENS, DIM),

@@ -11,11 +11,11 @@ def test_embedding_is_a_linear_map_of_each_flattened_patch_row_by_row() -> None:
     embed, images = PatchEmbed(12, 4, 7), torch.randn(2, 3, 12, 12)
     tokens = embed(images)
     assert tokens.shape == (2, 9, 7)
-    weight = embed.proj.weight.flatten(1)  # (7, 3 * 4 * 4)
+    weight, bias = embed.proj.weight.flatten(1), embed.get_parameter("proj.bias")  # (7, 3 * 4 * 4)
     for number in range(9):
         row, column = divmod(number, 3)
         patch = images[:, :, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4].flatten(1)
-        torch.testing.assert_close(tokens[:, number], patch @ weight.T + embed.proj.bias)
+        torch.testing.assert_close(tokens[:, number], patch @ weight.T + bias)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
-"""A small training for `test_resume.py`, run in processes of its own: `python interrupted.py` forks one per line of input.
+"""A small training for `test_resume.py`, run in processes of its own: `python interrupted.py` forks one per
+line of input.
 
-Input lines: FOLDER RESUME. Output lines: "pid N" when a process has begun, "exit N CODE" when it has ended. The process
-writes FOLDER/weights.safetensors, the last thing it does.
+Input lines: FOLDER RESUME. Output lines: "pid N" when a process has begun, "exit N CODE" when it has ended.
+The process writes FOLDER/weights.safetensors, the last thing it does.
 """
 
 from __future__ import annotations
@@ -86,10 +87,18 @@ def train(folder: Path, resume: bool, listen: Callable[[dict], None] = lambda ev
     )
 
 
+def warm_up() -> None:
+    """One step, so that what torch imports at its first step is imported before the first fork."""
+    model = make()
+    loss(model, next(batches(0))).backward()
+    make_optimiser("adamw", parameter_groups(model, 1e-3, 0.05), 1e-3).step()
+
+
 def serve() -> None:
     """Fork one process per line: torch is imported once."""
     torch.set_num_threads(1)
     os.fsync = lambda descriptor: None  # processes are killed here, not the machine
+    warm_up()
     for line in sys.stdin:
         folder, resume = line.split()
         child = os.fork()

@@ -108,9 +108,9 @@ def test_length():
 @pytest.mark.parametrize(
     ("recipe", "size", "words"),
     [
-        (Recipe(lr=0.1), 224, "very high for adamw"),
-        (Recipe(lr=3.0, optimiser="sgd"), 224, "very high for sgd"),
-        (Recipe(lr=1e-8), 224, "very low"),
+        (Recipe(lr=0.1), 224, "high for adamw"),
+        (Recipe(lr=3.0, optimiser="sgd"), 224, "high for sgd"),
+        (Recipe(lr=1e-8), 224, "is low"),
         (Recipe(lr=3e-3, method="finetune"), 224, "fine-tuning"),
         (Recipe(), 225, "no multiple of the patch size 16"),
         (Recipe(), 32, "makes 4 patches"),

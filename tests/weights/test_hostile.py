@@ -25,13 +25,17 @@ MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 
 def refusal(path: Path) -> str:
-    """The one line that `read_state` refuses `path` with; it names the path and never advises an unsafe mode."""
+    """The one line that `read_state` refuses `path` with."""
     with pytest.raises(RegardError) as caught:
         read_state(path)
-    message = str(caught.value)
+    return well_said(str(caught.value), path)
+
+
+def well_said(message: str, path: Path) -> str:
+    """One line: path, found, expected, advice; no unsafe mode is ever advised."""
     assert "\n" not in message
-    assert str(path) in message
-    assert message.count(";") >= 2, f"found; expected; advice: {message}"
+    assert message.startswith(f"{path}: ")
+    assert message.count(";") >= 2, message
     assert not re.search(r"weights_only|allow_pickle|unsafe|trust", message)
     return message
 
@@ -335,7 +339,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "storage of 4 TiB in 16 bytes": lambda: torch_claim(2**40, (2**40,), (1,), 16),
     "legacy storage of 4 TiB": lambda: legacy_claim(2**40),
     "pickle of depth 100,000": lambda: as_zip(b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b"."),
-    "pickle of 600,000 instructions": lambda: as_zip(b"\x80\x02" + b"N0" * 300_000 + b"N."),
+    "pickle of 600,000 instructions": lambda: as_zip(b"\x80\x02}" + b"K\0K\0s" * 200_000 + b"."),
     "pickle with a memo slot of 4 billion": lambda: as_zip(b"\x80\x02}r\xff\xff\xff\xff."),
     "pickle with a string of 4 GiB": lambda: as_zip(b"\x80\x02X\xff\xff\xff\xffabc."),
     "safetensors header of 99 MB": lambda: header_bomb(99_000_000, b"{" + b" " * 99_000_000),
@@ -354,13 +358,6 @@ BOMBS: dict[str, Callable[[], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("kind", BOMBS)
-def test_bombs_are_refused(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / "model.bin"
-    path.write_bytes(BOMBS[kind]())
-    refusal(path)
-
-
 MEASURE = """
 import json, resource, sys, time
 from pathlib import Path
@@ -374,8 +371,8 @@ for path in map(Path, sys.argv[1:]):
     before, began = peak(), time.process_time()
     try:
         read_state(path)
-    except RegardError:
-        print(json.dumps([path.name, time.process_time() - began, peak() - before, path.stat().st_size]))
+    except RegardError as error:
+        print(json.dumps([str(error), time.process_time() - began, peak() - before]))
 """
 
 
@@ -394,9 +391,10 @@ def test_bombs_are_refused_within_a_second_and_without_growing(tmp_path: Path) -
     )
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(rows) == len(BOMBS)
-    for (name, seconds, grown, size), kind in zip(rows, BOMBS, strict=True):
-        assert seconds < 1.0, (name, kind)
-        assert grown < size + 100e6, (name, kind)
+    for (message, seconds, grown), kind, path in zip(rows, BOMBS, paths, strict=True):
+        well_said(message, path)
+        assert seconds < 1.0, kind
+        assert grown < path.stat().st_size + 100e6, kind
 
 
 # --- files that are something else ---------------------------------------------------------------

@@ -241,21 +241,15 @@ def _leaked(near: Sequence[Sequence[int]], part: dict[int, str]) -> list[int]:
 
 
 def _unreadable(images: ImageSet, found: Scan, max_bad: float) -> Iterator[Finding]:
-    share = len(found.errors) / len(images)
-    over = share > max_bad
     by_code: dict[str, list[str]] = {}
     for row, (code, _) in sorted(found.errors.items()):
         by_code.setdefault(code, []).append(images.ids[row])
     for code, ids in sorted(by_code.items()):
-        yield Finding(
-            "corrupt",
-            "error" if over else "warning",
-            f"{_count(len(ids), 'file')} cannot be read: {code}",
-            tuple(ids),
-        )
-    if over:
-        message = f"{len(found.errors):,} of {_count(len(images))} ({share:.1%}) cannot be read, more than {max_bad:.1%}"
-        yield Finding("too-many-corrupt", "error", f"{message}; replace or delete them")
+        message = f"{_count(len(ids), 'file')} cannot be read: {code}"
+        yield Finding("corrupt", "warning", message, tuple(ids))
+    if (share := len(found.errors) / len(images)) > max_bad:
+        bad = f"{len(found.errors):,} of {_count(len(images), 'file')} ({share:.1%}) cannot be read"
+        yield Finding("too-many-corrupt", "error", f"{bad}, more than {max_bad:.1%}; replace or delete them")
 
 
 def _class_findings(images: ImageSet, counts: dict[str, dict[str, int]]) -> Iterator[Finding]:
@@ -272,7 +266,7 @@ def _class_findings(images: ImageSet, counts: dict[str, dict[str, int]]) -> Iter
     if few:
         yield Finding("tiny-class", "warning", f"fewer than {FEW} training images of class {', '.join(few)}")
     largest, smallest = max(total, key=total.__getitem__), min(total, key=total.__getitem__)
-    if total[smallest]:
+    if 0 < total[smallest] < total[largest]:
         ratio = total[largest] / total[smallest]
         message = (
             f"largest class {largest} ({total[largest]:,}) has {ratio:.1f} times the images of the smallest, "
@@ -315,7 +309,7 @@ def _odd_findings(images: ImageSet, found: Scan, readable: np.ndarray) -> Iterat
     height, width = found.sizes[readable, 0], found.sizes[readable, 1]
     shorter, longer, area = np.minimum(height, width), np.maximum(height, width), height * width
     kinds = {
-        f"longer than {ASPECT:g} times their width": longer > ASPECT * shorter,
+        f"with one side over {ASPECT:g} times the other": longer > ASPECT * shorter,
         f"tiny, shorter side below {TINY} px": (shorter < TINY) & (2 * shorter < np.median(shorter)),
         f"over {FAR:g} times larger than the median": area > FAR * np.median(area),
         f"over {FAR:g} times smaller than the median": area * FAR < np.median(area),

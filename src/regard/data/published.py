@@ -67,7 +67,8 @@ def say(text: str) -> None:
 def list_torchvision(name: str, announce: Callable[[str], None] = say) -> Listing:
     """A classification data set of torchvision.datasets, all parts that it has.
 
-    Downloaded once, after `announce` was told. It lies where torchvision's users have it: $TORCH_HOME (or ~/.cache/torch) + /datasets.
+    Downloaded once, after `announce` was told. It lies where torchvision's users have it: $TORCH_HOME (or
+    ~/.cache/torch) + /datasets.
     """
     from torchvision import datasets
 

@@ -17,7 +17,7 @@ from typing import Any, overload
 import numpy as np
 
 from regard.data.published import list_digits, list_torchvision
-from regard.data.tables import TABLE_SUFFIXES, Listing, list_table, posix_id, some, split_named
+from regard.data.tables import TABLE_SUFFIXES, Listing, Source, list_table, posix_id, some, split_named
 from regard.errors import RegardError
 
 IMAGE_SUFFIXES = frozenset(
@@ -44,7 +44,7 @@ class ImageSet:
     labels: np.ndarray
     classes: tuple[str, ...]
     split: tuple[str, ...]
-    sources: Sequence[Any]
+    sources: Sequence[Source]
     notes: tuple[str, ...] = ()
 
     def select(self, rows: Sequence[int] | np.ndarray) -> ImageSet:
@@ -258,9 +258,7 @@ def _refuse_loose_images(folder: Path, files: list[Path], folders: list[Path]) -
     if not loose:
         return
     beside = "beside its folders" if folders else "and no class folders"
-    raise RegardError(
-        f"{folder}: {len(loose):,} images directly in it ({some(loose, 2)}) {beside}; {LAYOUTS}"
-    )
+    raise RegardError(f"{folder}: images directly in it ({some(loose, 2)}) {beside}; {LAYOUTS}")
 
 
 def _others(suffixes: Counter[str]) -> str:

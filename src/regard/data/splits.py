@@ -75,7 +75,7 @@ def split_images(images: ImageSet, seed: int, groups: Iterable[Sequence[str]] = 
 
 
 def take_fraction(images: ImageSet, rows: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """A share of the rows, sorted: stratified (one or more per class), redrawn by seed, nested across fractions."""
+    """A sorted share of the rows: stratified (one or more per class), redrawn by seed, nested."""
     if not 0 < fraction <= 1:
         raise RegardError(f"fraction {fraction:g}: expected more than 0 and at most 1")
     rows = np.asarray(rows, dtype=np.int64)
@@ -141,7 +141,7 @@ def _key(purpose: str, id_: str) -> bytes:
 
 
 def _bundles(images: ImageSet, groups: Iterable[Sequence[str]]) -> list[list[int]]:
-    """All rows in bundles that stay together: one row, or those of (overlapping) groups; unknown ids are skipped."""
+    """All rows in bundles that stay together: one row, or those of overlapping groups; skips unknown ids."""
     number = {id_: row for row, id_ in enumerate(images.ids)}
     bundle_of: dict[int, list[int]] = {}
     for group in groups:
@@ -175,7 +175,7 @@ def _cut(
 
 
 def _quotas(counts: dict[int, int], share: float) -> dict[int, int]:
-    """Whole images per class that add up to the share of all (largest remainders); of two or more at least one."""
+    """Images per class that add up to the share of all (largest remainders); of two or more at least one."""
     exact = {label: share * count for label, count in counts.items()}
     quotas = {label: int(value) for label, value in exact.items()}
     missing = int(sum(exact.values()) + 0.5) - sum(quotas.values())

@@ -36,7 +36,7 @@ class Listing(NamedTuple):
     ids: Sequence[str]
     labels: Sequence[str]
     splits: Sequence[str]  # "train" | "val" | "test", or "" where none was given
-    sources: Sequence[Any]  # of Source
+    sources: Sequence[Source]
     notes: tuple[str, ...] = ()
 
 

@@ -11,9 +11,9 @@ from scipy import sparse, special, stats
 
 CHUNK = 4_000_000  # resample weights held at once: 32 MB
 
-# Where 93-97% coverage was shown, at least 2,000 simulated test sets each (`intervals` of
-# benchmarks/verdict_calibration.py): (fewest images, highest accuracy), from 50% accuracy and up to 3,000 images,
-# 2 or 10 classes, the commonest up to 7 times as frequent as the rarest. Elsewhere no such claim is made.
+# Where 93-97% coverage was shown, at least 2,000 simulated test sets each (command `intervals` of
+# benchmarks/verdict_calibration.py): (fewest images, highest accuracy), from 50% accuracy, to 3,000 images, 2
+# or 10 classes, the commonest up to 7 times as frequent as the rarest. Elsewhere no such claim is made.
 COVERAGE_SHOWN = {
     "top1": (100, 0.98),
     "recall": (100, 0.98),

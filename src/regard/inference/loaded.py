@@ -111,14 +111,13 @@ def load_model(
     """A model ready to look at images, from wherever it comes.
 
     Args:
-        model: a published name (`vit_small_patch16_224`, with or without `.tag`), `timm:NAME`, the folder
-        of a run, or
-            any `nn.Module` that turns (B, 3, S, S) into logits (B, K).
+        model: a published name (`vit_small_patch16_224`, with or without `.tag`), `timm:NAME`, the folder of a
+            run, or any `nn.Module` that turns (B, 3, S, S) into logits (B, K).
         weights: a file of weights for a name, instead of the published ones.
         preprocess: how images become the model's input; needed for an `nn.Module`, else the model's own.
         classes: names of the outputs; else the model's own, or "class 0", "class 1", ...
-        num_classes: replace the head by an untrained one with so many outputs (the number of `classes`
-        where given). img_size: pixels per side of the input where the model can take another than its own.
+        num_classes: replace the head by an untrained one with so many outputs (the number of `classes` where given).
+        img_size: pixels per side of the input where the model can take another than its own.
 
     Returns:
         The model in evaluation mode, on the GPU where there is one (an `nn.Module` stays where it is).

@@ -1,8 +1,9 @@
 """Files and folders that exist whole or not at all.
 
-Everything is written beside its final name, flushed to the disk, and then renamed. A process that dies at any moment, or
-a disk that fills up, leaves the old file (or nothing) under the final name and at most a leftover that the next start
-removes. POSIX promises the rename; the fsync of file and folder makes it survive a power cut.
+Everything is written beside its final name, flushed to the disk, and then renamed. A process that dies at any
+moment, or a disk that fills up, leaves the old file (or nothing) under the final name and at most a leftover
+that the next start removes. POSIX promises the rename; the fsync of file and folder makes it survive a power
+cut.
 """
 
 from __future__ import annotations
@@ -37,9 +38,11 @@ def write_atomic(path: str | Path, data: bytes | str) -> None:
 
 
 def write_folder_atomic(folder: str | Path, fill: Callable[[Path], None], previous: str | Path) -> None:
-    """Replace `folder` by one that `fill(empty folder)` writes; the old one becomes `previous`, the one before is dropped.
+    """Replace `folder` by one that `fill(empty folder)` writes; the old one becomes `previous`, the one
+    before is dropped.
 
-    Between the two renames only `previous` exists, so a reader looks at `folder` first and at `previous` second.
+    Between the two renames only `previous` exists, so a reader looks at `folder` first and at `previous`
+    second.
     """
     folder, previous = Path(folder), Path(previous)
     beside = _beside(folder)

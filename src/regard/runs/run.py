@@ -5,7 +5,7 @@ split.csv             which image was used for what (id, class, split)
 classes.json          class names in the order of the logits
 metrics.jsonl         one row per evaluation
 model.safetensors     the best weights by the validation metric
-config.json           timm's: architecture, classes, preprocessing; `timm.create_model("local-dir:RUN", pretrained=True)`
+config.json           timm's, for `timm.create_model("local-dir:RUN", pretrained=True)`
 last/ last.previous/  full states to resume from, two generations
 predictions.parquet   id, split, label, seed, fraction, logits: every figure can be recomputed without a model
 environment.json      versions and machine
@@ -68,7 +68,7 @@ class Run:
             )
         if held and not any(run.folder / name in held for name in ("config.yaml", *FOLDERS)):
             raise RegardError(
-                f"{run.folder}: holds {held[0].name!r} but no config.yaml, so it is no run and is not overwritten; "
+                f"{run.folder}: holds {held[0].name!r} but no config.yaml, so it is no run and stays; "
                 "choose another --out"
             )
         try:
@@ -86,13 +86,15 @@ class Run:
         run = cls(folder)
         if not (run.folder / "config.yaml").is_file():
             raise RegardError(
-                f"{run.folder}: no run here (config.yaml is missing); expected a folder made by `regard train --out`"
+                f"{run.folder}: no run here (config.yaml is missing); expected what `regard train` made"
             )
         return run
 
     @classmethod
     def resume(cls, folder: str | Path) -> Run:
-        """The run to continue: the one in `folder`, or a new one where a run was killed before it wrote anything."""
+        """The run to continue: the one in `folder`, or a new one where a run was killed before it wrote
+        anything.
+        """
         run = cls(folder)
         if (run.folder / "config.yaml").is_file():
             remove_leftovers(run.folder)
@@ -108,7 +110,7 @@ class Run:
             if (self.folder / name).is_dir():
                 shutil.rmtree(self.folder / name)
 
-    # Paths -----------------------------------------------------------------------------------------------------------
+    # Paths
 
     @property
     def split_path(self) -> Path:
@@ -125,7 +127,7 @@ class Run:
         """True once everything is written."""
         return (self.folder / "result.json").is_file()
 
-    # Configuration ---------------------------------------------------------------------------------------------------
+    # Configuration
 
     @property
     def config(self) -> dict[str, Any]:
@@ -168,7 +170,7 @@ class Run:
         """Write environment.json."""
         self._write("environment.json", json.dumps(environment, indent=2))
 
-    # Metrics ---------------------------------------------------------------------------------------------------------
+    # Metrics
 
     def metrics(self) -> list[dict[str, Any]]:
         """Rows of metrics.jsonl; a last line that a killed writer left incomplete is ignored."""
@@ -190,7 +192,7 @@ class Run:
         rows = [row for row in self.metrics() if row["step"] <= step]
         self._write("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
-    # Predictions -----------------------------------------------------------------------------------------------------
+    # Predictions
 
     def write_predictions(self, splits: Mapping[str, Predictions], seed: int, fraction: float) -> None:
         """Write predictions.parquet from {"val": ..., "test": ...}."""
@@ -231,7 +233,7 @@ class Run:
             classes=classes,
         )
 
-    # Result ----------------------------------------------------------------------------------------------------------
+    # Result
 
     def write_result(self, result: Mapping[str, Any], cost: Cost) -> None:
         """Write result.json, which marks the run as finished: call it last."""
@@ -271,7 +273,7 @@ class Run:
             deterministic=result["deterministic"],
         )
 
-    # Files -----------------------------------------------------------------------------------------------------------
+    # Files
 
     def _read(self, name: str, parse: Any) -> Any:
         path = self.folder / name
@@ -293,7 +295,8 @@ class Run:
     def _refused(self, name: str, error: OSError) -> RegardError:
         reason = error.strerror or os.strerror(error.errno or 0)
         return RegardError(
-            f"{self.folder / name}: cannot be written ({reason}); nothing is half-written: make room, then use --resume"
+            f"{self.folder / name}: cannot be written ({reason}); nothing is half-written: "
+            "make room, then use --resume"
         )
 
 

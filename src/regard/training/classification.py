@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 class Trainee:
     """What is trained: the whole model, or only its last layer on the frozen rest.
 
-    module: holds the trained parameters; logits(module or its average, images (B, 3, S, S) on the device) -> (B, K).
+    module: holds the trained parameters; logits(module or its average, images (B, 3, S, S) on the device) ->
+    (B, K).
     """
 
     module: nn.Module
@@ -50,11 +51,12 @@ class Trainee:
 
 
 def prepare(loaded: LoadedModel, recipe: Recipe) -> Trainee:
-    """Put `loaded.model` into the state from which training starts; the seed of the recipe draws what is random.
+    """Put `loaded.model` into the state from which training starts; the seed of the recipe draws what is
+    random.
 
-    scratch: a registered model is made anew with the recipe's dropout and stochastic depth. finetune: the same with the
-    loaded weights and a new last layer. A module from elsewhere is trained as it is given. head: everything is frozen but
-    a new last layer, zero at first (ViT paper, section 4).
+    scratch: a registered model is made anew with the recipe's dropout and stochastic depth. finetune: the
+    same with the loaded weights and a new last layer. A module from elsewhere is trained as it is given.
+    head: everything is frozen but a new last layer, zero at first (ViT paper, section 4).
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(zlib.crc32(f"initialisation {recipe.seed}".encode()))
@@ -66,7 +68,7 @@ def prepare(loaded: LoadedModel, recipe: Recipe) -> Trainee:
     convolutional = loaded.spec is not None and loaded.spec.family == "resnet"
     layout = torch.channels_last if convolutional else torch.contiguous_format
     device = _device()
-    loaded.model.to(device=device, memory_format=layout)
+    loaded.model.to(device).to(memory_format=layout)  # pyright: ignore[reportCallIssue]  (not in torch's stub)
     return Trainee(loaded.model, lambda model, images: model(images), device, layout)
 
 
@@ -163,7 +165,9 @@ def predict_set(loaded: LoadedModel, images: ImageSet, rows: np.ndarray, batch_s
 def validation_answers(
     images: ImageSet, rows: np.ndarray, loaded: LoadedModel, trainee: Trainee
 ) -> Callable[[nn.Module], Predictions]:
-    """From the trained module to its predictions of `rows`, for an evaluator; pixels are kept where memory allows."""
+    """From the trained module to its predictions of `rows`, for an evaluator; pixels are kept where memory
+    allows.
+    """
     batches = Batches(images, rows, loaded.preprocess, batch_size=64)
     ids = tuple(images.ids[row] for row in rows)
     labels = np.asarray(images.labels[rows], np.int64)

@@ -13,7 +13,9 @@ from torch import nn
 
 
 def reset_peak_memory() -> None:
-    """Let the peak of the resident set begin at what is resident now (Linux; elsewhere it counts from the process's start)."""
+    """Let the peak of the resident set begin at what is resident now (Linux; elsewhere it counts from the
+    process's start).
+    """
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -35,7 +37,9 @@ def peak_memory_mb() -> float:
 def inference_speed(
     model: nn.Module, img_size: int, batch_size: int = 32, seconds: float = 1.0
 ) -> tuple[float, float]:
-    """(images per second in batches, milliseconds for one image) in float32: medians of calls during `seconds` each."""
+    """(images per second in batches, milliseconds for one image) in float32: medians of calls during
+    `seconds` each.
+    """
     model.eval()
     device = next(model.parameters()).device
     batch = _median_seconds(model, torch.zeros(batch_size, 3, img_size, img_size, device=device), seconds)

@@ -1,4 +1,6 @@
-"""Exponential moving average of a model's weights (Polyak and Juditsky 1992), as a second model to evaluate and save."""
+"""Exponential moving average of a model's weights (Polyak and Juditsky 1992), as a second model to evaluate
+and save.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +8,14 @@ import copy
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class Ema:
     """Holds `average`, a copy of a model that follows it: average <- d * average + (1 - d) * model.
 
-    d rises as 1 - (1 + t)^(-2/3) up to `decay` (timm's ModelEmaV3), so that short runs forget their initialisation.
-    Integer buffers are copied.
+    d rises as 1 - (1 + t)^(-2/3) up to `decay` (timm's ModelEmaV3), so that short runs forget their
+    initialisation. Integer buffers are copied.
     """
 
     def __init__(self, model: nn.Module, decay: float):
@@ -30,7 +33,7 @@ class Ema:
                 values.append(value)
             else:
                 average.copy_(value)
-        torch._foreach_lerp_(averages, values, 1 - decay)
+        get_ema_multi_avg_fn(decay)(averages, values, step)
 
 
 def _state(model: nn.Module) -> list[torch.Tensor]:

@@ -10,7 +10,9 @@ from types import FrameType
 
 
 class Stopped(SystemExit):
-    """A signal ended the work. `code` is 128 plus the signal's number (143 SIGTERM, 130 SIGINT), Python's exit status."""
+    """A signal ended the work. `code` is 128 plus the signal's number (143 SIGTERM, 130 SIGINT), Python's
+    exit status.
+    """
 
     def __init__(self, signum: int):
         super().__init__(128 + signum)
@@ -23,8 +25,8 @@ class Stopped(SystemExit):
 class Interrupts:
     """While open, a signal raises `Stopped`: at once, or inside `held()` only when `check()` is asked.
 
-    The second signal has its default action, which ends the process at once; whatever is on disk is whole all the same.
-    Signals reach the main thread only: elsewhere nothing is installed.
+    The second signal has its default action, which ends the process at once; whatever is on disk is whole all
+    the same. Signals reach the main thread only: elsewhere nothing is installed.
     """
 
     def __init__(self) -> None:
@@ -57,7 +59,9 @@ class Interrupts:
 
     @contextmanager
     def held(self, hold: bool = True) -> Iterator[None]:
-        """Signals wait for `check()`; with `hold=False`, inside a held stretch, they interrupt again (and at once)."""
+        """Signals wait for `check()`; with `hold=False`, inside a held stretch, they interrupt again (and at
+        once).
+        """
         before, self._held = self._held, hold
         try:
             if not hold:

@@ -1,4 +1,6 @@
-"""The training loop, written once. It knows no task: batches, a loss, an optimiser and evaluators come as arguments."""
+"""The training loop, written once. It knows no task: batches, a loss, an optimiser and evaluators come as
+arguments.
+"""
 
 from __future__ import annotations
 
@@ -71,14 +73,16 @@ def fit(
 ) -> Outcome:
     """Train `model` in place for `plan.steps` steps, or until the watched metric stops rising.
 
-    batches(n): iterator that begins with batch number n (endless); loss(model, batch): scalar; evaluators: each maps the
-    model (its average where `plan.ema` is on) to (name, value) pairs. on_row receives each evaluation as a row
-    {"step", "images", "loss", "lr", "seconds", names...}; on_resume the step up to which earlier rows count; on_event
-    progress and warnings, as dictionaries. Groups of the optimiser may carry "base_lr".
+    batches(n): iterator that begins with batch number n (endless); loss(model, batch): scalar; evaluators:
+    each maps the model (its average where `plan.ema` is on) to (name, value) pairs. on_row receives each
+    evaluation as a row {"step", "images", "loss", "lr", "seconds", names...}; on_resume the step up to which
+    earlier rows count; on_event progress and warnings, as dictionaries. Groups of the optimiser may carry
+    "base_lr".
 
-    With `states` the full state is saved every `save_every` seconds, at signals and at the end, and `resume` continues
-    from it with the same bits on the CPU. SIGTERM or SIGINT: the step is finished, the state saved, `Stopped` raised.
-    Raises RegardError before a step whose loss or gradient is not finite; the weights are then those of the step before.
+    With `states` the full state is saved every `save_every` seconds, at signals and at the end, and `resume`
+    continues from it with the same bits on the CPU. SIGTERM or SIGINT: the step is finished, the state saved,
+    `Stopped` raised. Raises RegardError before a step whose loss or gradient is not finite; the weights are
+    then those of the step before.
     """
     device = next(model.parameters()).device
     ema = Ema(model, plan.ema) if plan.ema else None
@@ -134,7 +138,7 @@ def fit(
                 if stream is None:
                     stream = batches(progress.step * plan.accumulation)
                 model.train()
-                factor = warmup_cosine(progress.step, plan.steps, plan.warmup)
+                factor = _rate(progress.step, plan)
                 for group in optimiser.param_groups:
                     group["lr"] = group["base_lr"] * factor
                 # Dropout and stochastic depth draw from (seed, step): there is no random state to save.
@@ -182,6 +186,10 @@ def fit(
     return Outcome(weights, progress, stopped_early)
 
 
+def _rate(step: int, plan: Plan) -> float:
+    return warmup_cosine(step, plan.steps, plan.warmup)
+
+
 def step_seed(seed: int, step: int) -> int:
     """32 bits (more than that torch's CPU generator ignores) that differ between steps and between seeds."""
     return zlib.crc32(f"{seed}/{step}".encode())
@@ -194,7 +202,8 @@ def _copy(model: nn.Module) -> dict[str, Tensor]:
 def _not_finite(step: int, loss: float, norm: float, names: str) -> RegardError:
     what = f"gradient's norm is {norm}" if math.isfinite(loss) else f"loss is {loss}"
     return RegardError(
-        f"step {step}: the {what}, stopped before it reached the weights; lower --lr or look at this batch: {names}"
+        f"step {step}: the {what}, stopped before it reached the weights; "
+        f"lower --lr or look at this batch: {names}"
     )
 
 
@@ -218,13 +227,15 @@ def _row(progress: Progress, plan: Plan, optimiser: torch.optim.Optimizer, secon
         "step": progress.step,
         "images": progress.step * plan.images_per_step,
         "loss": progress.loss_sum / max(1, progress.loss_count),
-        "lr": max(group["lr"] for group in optimiser.param_groups),
+        "lr": _rate(progress.step - 1, plan) * max(group["base_lr"] for group in optimiser.param_groups),
         "seconds": round(seconds, 3),
     }
 
 
 def _improved(progress: Progress, row: Event, plan: Plan) -> bool:
-    """Note whether this evaluation is the best so far; of equal ones the later counts, but only a rise resets patience."""
+    """Note whether this evaluation is the best so far; of equal ones the later counts, but only a rise resets
+    patience.
+    """
     if plan.watch is None:
         return False
     if plan.watch not in row:

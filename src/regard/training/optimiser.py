@@ -19,9 +19,10 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Groups for a torch optimiser: lr by depth, weight decay only on matrices and kernels.
 
-    Norms, biases and all other vectors, position embedding and class tokens do not decay (as DeiT and others). With
-    `layer_decay` r < 1 a parameter of layer i of L + 1 learns at lr * r^(L + 1 - i): the embedding is layer 0, block i is
-    layer i + 1, the final norm and the head are layer L + 1 (BEiT, MAE). Each group keeps its own `base_lr`.
+    Norms, biases and all other vectors, position embedding and class tokens do not decay (as DeiT and
+    others). With `layer_decay` r < 1 a parameter of layer i of L + 1 learns at lr * r^(L + 1 - i): the
+    embedding is layer 0, block i is layer i + 1, the final norm and the head are layer L + 1 (BEiT, MAE).
+    Each group keeps its own `base_lr`.
     """
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     if not names:
@@ -50,7 +51,9 @@ def parameter_groups(
 
 
 def _depths(names: Iterable[str]) -> dict[str, int]:
-    """Layer number of each parameter: "blocks.3.attn.qkv.weight" is 4, "layer2.1.conv1.weight" lies behind all of layer1."""
+    """Layer number of each parameter: "blocks.3.attn.qkv.weight" is 4, "layer2.1.conv1.weight" lies behind
+    all of layer1.
+    """
     names = list(names)
     blocks = sorted({key for name in names if (key := _block(name)) is not None})
     numbers = {key: number + 1 for number, key in enumerate(blocks)}
@@ -87,7 +90,9 @@ def _block(name: str) -> tuple[int, int] | None:
 def make_optimiser(
     name: Literal["adamw", "sgd"], groups: list[dict[str, Any]], lr: float
 ) -> torch.optim.Optimizer:
-    """AdamW (beta 0.9, 0.999; fused: one pass over the weights instead of ten) or SGD (momentum 0.9, Nesterov, fused)."""
+    """AdamW (beta 0.9, 0.999; fused: one pass over the weights instead of ten) or SGD (momentum 0.9,
+    Nesterov, fused).
+    """
     if name == "adamw":
         return torch.optim.AdamW(groups, lr=lr, fused=True)
     return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True, fused=True)

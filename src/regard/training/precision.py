@@ -1,4 +1,6 @@
-"""float32 or bfloat16 for training, and how long a step takes: both measured once, on a copy, before step 0."""
+"""float32 or bfloat16 for training, and how long a step takes: both measured once, on a copy, before step
+0.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +37,8 @@ def measure_steps(
 ) -> dict[Precision, float]:
     """Median seconds of one training step in each precision, batches included; `model` is not changed.
 
-    The precisions take turns, round by round, so that a busy machine slows both; the first round is not counted. At
-    least one round is, and rounds end after `seconds`.
+    The precisions take turns, round by round, so that a busy machine slows both; the first round is not
+    counted. At least one round is, and rounds end after `seconds`.
     """
     with torch.random.fork_rng(devices=[]):
         trial = copy.deepcopy(model).train()

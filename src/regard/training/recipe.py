@@ -1,8 +1,9 @@
 """`Recipe`: every choice of a training run, as one frozen record; defaults by family and amount of data.
 
-Sources of the defaults: AugReg (Steiner 2021, augmentation traded against data), DeiT (Touvron 2021, appendix: AdamW, decay
-0.05, RandAugment, MixUp 0.8, CutMix 1, erasing 0.25), MAE (He 2021, table 9: layer decay when fine-tuning), ResNet
-practice (Goyal 2017: SGD 0.1 per 256 images, warm-up) and the project's own runs on small images (docs/log.md).
+Sources of the defaults: AugReg (Steiner 2021, augmentation traded against data), DeiT (Touvron 2021,
+appendix: AdamW, decay 0.05, RandAugment, MixUp 0.8, CutMix 1, erasing 0.25), MAE (He 2021, table 9: layer
+decay when fine-tuning), ResNet practice (Goyal 2017: SGD 0.1 per 256 images, warm-up) and the project's own
+runs on small images (docs/log.md).
 """
 
 from __future__ import annotations
@@ -39,16 +40,22 @@ class Spec(Protocol):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained. Give one of `epochs`, `minutes`, `images_seen`; `steps` is filled in when the run starts."""
+    """How a model is trained. Give one of `epochs`, `minutes`, `images_seen`; `steps` is filled in when the
+    run starts.
+    """
 
     method: Method = "scratch"
-    """head: only a linear layer on frozen features; finetune: everything, from published weights; scratch: everything, from nothing"""
+    """head: only a linear layer on frozen features; finetune: everything, from published weights; scratch:
+    everything, from nothing
+    """
     head: Head = "linear"
     """for `head`: linear solves it on cached features; sgd trains it over epochs of augmented views"""
     epochs: float | None = None
     """passes over the training images"""
     minutes: float | None = None
-    """wall time of training with its evaluations; turned into steps by a short measurement before step 0, then fixed"""
+    """wall time of training with its evaluations; turned into steps by a short measurement before step 0,
+    then fixed
+    """
     images_seen: int | None = None
     """training images drawn, repeats counted"""
     steps: int | None = None
@@ -113,15 +120,15 @@ class Recipe:
         self._check_numbers()
         if sum(value is not None for value in (self.epochs, self.minutes, self.images_seen)) > 1:
             raise RegardError(
-                "--epochs, --minutes, --images-seen: name one of them, they all set the length of the training"
+                "--epochs, --minutes, --images-seen: name one, they all set the length of training"
             )
         if self.batch_size % self.accumulation:
             raise RegardError(
-                f"--accumulation {self.accumulation}: does not divide --batch-size {self.batch_size}; choose a divisor"
+                f"--accumulation {self.accumulation}: does not divide --batch-size {self.batch_size}"
             )
         if self.deterministic and self.minutes is not None:
             raise RegardError(
-                "--minutes: depends on a measurement, so not with --deterministic; use --epochs or --images-seen"
+                "--minutes: depends on a measurement, so not with --deterministic; use --epochs"
             )
 
     def _check_words(self) -> None:
@@ -154,7 +161,7 @@ class Recipe:
             count, magnitude = _pair(self.randaugment)
             if not (1 <= count <= 10 and 0 <= magnitude <= 10):
                 raise RegardError(
-                    f"--randaugment {self.randaugment}: expected a number of operations 1-10 and a magnitude 0-10"
+                    f"--randaugment {self.randaugment}: expected operations 1-10 and a magnitude 0-10"
                 )
 
     @property
@@ -173,11 +180,11 @@ class Recipe:
         return None
 
     def with_overrides(self, overrides: Mapping[str, Any]) -> Recipe:
-        """The recipe with some fields replaced; naming one budget removes the others. Unknown names are refused."""
+        """The recipe with some fields replaced; naming one budget removes the others. Unknown names are
+        refused.
+        """
         _refuse_unknown(overrides)
-        changes = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in overrides.items()
-        }
+        changes = _as_fields(overrides)
         if any(changes.get(name) is not None for name in _BUDGETS):
             changes = {**dict.fromkeys((*_BUDGETS, "steps")), **changes}
         return replace(self, **changes)
@@ -192,9 +199,7 @@ class Recipe:
     def from_config(cls, config: Mapping[str, Any]) -> Recipe:
         """The inverse of `to_config`; unknown names are refused."""
         _refuse_unknown(config)
-        return cls(
-            **{name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}
-        )
+        return cls(**_as_fields(config))
 
 
 _BUDGETS = ("epochs", "minutes", "images_seen")
@@ -237,7 +242,8 @@ def recipe_for(
 ) -> Recipe:
     """A sensible recipe for `n_train` images of `img_size` pixels; without `images_seen` it sets `epochs`.
 
-    The amount of augmentation follows the number of times each image is seen: what is seen rarely cannot be memorised.
+    The amount of augmentation follows the number of times each image is seen: what is seen rarely cannot be
+    memorised.
     """
     if method == "head":
         epochs = None if images_seen is not None or head == "linear" else 30.0
@@ -266,7 +272,8 @@ def recipe_for(
 
 
 def _default_epochs(method: Method, n_train: int) -> float:
-    # 100 passes over a thousand photos, 30 over ten thousand, 10 over a hundred thousand; a third when fine-tuning.
+    # 100 passes over a thousand photos, 30 over ten thousand, 10 over a hundred thousand; a third when
+    # fine-tuning.
     scratch = min(200.0, max(10.0, 100 * (1000 / max(n_train, 1)) ** 0.5))
     return float(round(scratch if method == "scratch" else max(5.0, scratch / 3)))
 
@@ -342,11 +349,11 @@ def warnings(recipe: Recipe, spec: Spec, img_size: int, n_train: int | None = No
     smallest = {"adamw": 1e-6, "sgd": 1e-5}[recipe.optimiser]
     if recipe.lr > largest:
         lines.append(
-            f"--lr {recipe.lr:g} is very high for {recipe.optimiser} (usually below {largest:g}): it may diverge"
+            f"--lr {recipe.lr:g} is high for {recipe.optimiser} (usually < {largest:g}): it may diverge"
         )
     if recipe.lr < smallest:
         lines.append(
-            f"--lr {recipe.lr:g} is very low for {recipe.optimiser} (usually above {smallest:g}): it may not learn"
+            f"--lr {recipe.lr:g} is low for {recipe.optimiser} (usually > {smallest:g}): it may not learn"
         )
     if recipe.method == "finetune" and recipe.lr > largest / 5:
         lines.append(f"--lr {recipe.lr:g} is high for fine-tuning: it may wipe out what the weights know")
@@ -366,7 +373,8 @@ def _patch_warnings(patch: int, img_size: int) -> list[str]:
     side = img_size // patch
     if img_size % patch:
         lines.append(
-            f"--img-size {img_size} is no multiple of the patch size {patch}: the last {img_size % patch} pixels are not seen; "
+            f"--img-size {img_size} is no multiple of the patch size {patch}: "
+            f"the last {img_size % patch} pixels are not seen; "
             f"{side * patch} or {(side + 1) * patch} would fit"
         )
     if side * side < 16:
@@ -374,6 +382,10 @@ def _patch_warnings(patch: int, img_size: int) -> list[str]:
             f"--img-size {img_size} makes {side * side} patches of {patch} pixels: attention needs 16 or more"
         )
     return lines
+
+
+def _as_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def _refuse_unknown(names: Mapping[str, Any]) -> None:

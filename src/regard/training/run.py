@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -88,12 +89,12 @@ def train_run(
 ) -> Run:
     """Train `loaded` on the train rows of `split` by `recipe`, and write everything that a run folder holds.
 
-    The validation rows choose the weights, the temperature and the threshold; the test rows are answered once, at the
-    end. `loaded` is trained in place: afterwards it answers with the saved weights. For "scratch" and "finetune" a
-    registered model is made anew by the recipe's seed (its initialisation or its new head). `fraction` is recorded only:
-    the caller has taken it. A finished run is returned as it is; one that was interrupted continues with `resume`, under
-    the choices measured at its start. SIGTERM and SIGINT save and raise `Stopped` (exit code 143 or 130).
-    Raises RegardError, and leaves nothing half-written.
+    The validation rows choose the weights, the temperature and the threshold; the test rows are answered
+    once, at the end. `loaded` is trained in place: afterwards it answers with the saved weights. For
+    "scratch" and "finetune" a registered model is made anew by the recipe's seed (its initialisation or its
+    new head). `fraction` is recorded only: the caller has taken it. A finished run is returned as it is; one
+    that was interrupted continues with `resume`, under the choices measured at its start. SIGTERM and SIGINT
+    save and raise `Stopped` (exit code 143 or 130). Raises RegardError, and leaves nothing half-written.
     """
     if resume and run.finished:
         return run
@@ -213,11 +214,13 @@ def _solve(job: Job) -> Fitted:
     )
 
 
-# Start ---------------------------------------------------------------------------------------------------------------
+# Start
 
 
 def _resolved(job: Job, recipe: Recipe, trainee: Trainee, batches: Iterator[Batch]) -> Recipe:
-    """The recipe with precision and steps fixed; what has to be measured is measured on a copy of the model."""
+    """The recipe with precision and steps fixed; what has to be measured is measured on a copy of the
+    model.
+    """
     if recipe.precision == "auto" and recipe.deterministic:
         recipe = replace(recipe, precision="fp32")
     steps = recipe.length(len(job.split.train))
@@ -263,8 +266,7 @@ def _begun_with(job: Job) -> Recipe:
         changed.append("the split differs from split.csv")
     if changed:
         raise RegardError(
-            f"{job.run.folder}: --resume needs the arguments and images it began with ({'; '.join(changed)}); "
-            "use another --out"
+            f"{job.run.folder}: --resume needs what it began with ({'; '.join(changed)}); use another --out"
         )
     return begun
 
@@ -297,7 +299,9 @@ def _write_start(job: Job, recipe: Recipe) -> None:
 
 
 def _timm_config(loaded: LoadedModel) -> dict[str, Any] | None:
-    """timm's config.json, by which `timm.create_model("local-dir:RUN", pretrained=True)` rebuilds the model."""
+    """timm's config.json, by which `timm.create_model("local-dir:RUN", pretrained=True)` rebuilds the
+    model.
+    """
     reference = timm_reference(loaded.spec, loaded.preprocess.size) if loaded.spec is not None else None
     if reference is not None:
         architecture, arguments = reference
@@ -319,7 +323,7 @@ def _timm_config(loaded: LoadedModel) -> dict[str, Any] | None:
     }
 
 
-# End -----------------------------------------------------------------------------------------------------------------
+# End
 
 
 def _finish(job: Job, fitted: Fitted, deterministic: bool) -> None:
@@ -351,6 +355,7 @@ def _finish(job: Job, fitted: Fitted, deterministic: bool) -> None:
         },
         _cost(loaded, fitted),
     )
+    shutil.rmtree(States(job.run.folder).previous, ignore_errors=True)  # a finished run needs no second state
 
 
 def _cost(loaded: LoadedModel, fitted: Fitted) -> Cost:

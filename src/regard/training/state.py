@@ -1,4 +1,5 @@
-"""The full state of a training run, in two generations, written so that any death leaves one that resumes exactly.
+"""The full state of a training run, in two generations, written so that any death leaves one that resumes
+exactly.
 
     last/tensors.safetensors   model/..., optimiser/..., ema/..., best/...
     last/state.json            counters, and the optimiser's plain values
@@ -96,10 +97,11 @@ class States:
     def restore(
         self, model: nn.Module, optimiser: torch.optim.Optimizer, ema: Ema | None
     ) -> tuple[Progress, dict[str, Tensor] | None, tuple[str, ...]]:
-        """Put the newest whole state into the objects; returns counters, best weights, and a line per damaged state.
+        """Put the newest whole state into the objects; returns counters, best weights, and a line per damaged
+        state.
 
-        Leftovers of a killed writer are removed. Without any state the counters are those of a fresh start; where all
-        that exist are damaged, RegardError.
+        Leftovers of a killed writer are removed. Without any state the counters are those of a fresh start;
+        where all that exist are damaged, RegardError.
         """
         remove_leftovers(self.folder)
         damages: list[str] = []
@@ -159,7 +161,8 @@ def _install(
         for number, values in states.items():
             for name, value in values.items():
                 if isinstance(value, Tensor) and value.shape == parameters[number].shape:
-                    # The fused kernels walk memory, so a moment must lie as its parameter does (channels_last).
+                    # The fused kernels walk memory, so a moment must lie as its parameter does
+                    # (channels_last).
                     values[name] = torch.empty_like(parameters[number]).copy_(value)
         optimiser.load_state_dict({"state": states, "param_groups": optimiser.state_dict()["param_groups"]})
     except (RuntimeError, IndexError) as error:

@@ -19,13 +19,13 @@ MARKS = {"error": "ERROR  ", "warning": "warning", "note": "note   "}
 def check(data: str | Path, *, max_bad: float = 0.01, on_event: OnEvent = silent) -> CheckReport:
     """Look at a folder of labelled images before anything is trained on it.
 
-    Decodes every file once and lists: images per class and split, imbalance, corrupt or truncated files, exact
-    and near duplicates within and across splits, label conflicts among duplicates, odd images, and what the test
-    set can decide. Exit code 1 when something would spoil a result.
+    Decodes every file once and lists: images per class and split, imbalance, corrupt or truncated files,
+    exact and near duplicates within and across splits, label conflicts among duplicates, odd images, and what
+    the test set can decide. Exit code 1 when something would spoil a result.
 
     Args:
-        data: FOLDER/<class>/*, FOLDER/{train,val,test}/<class>/*, a CSV or Parquet table with columns path and
-            label (and split), digits, or torchvision:NAME.
+        data: FOLDER/<class>/*, FOLDER/{train,val,test}/<class>/*, a CSV or Parquet table with columns path
+            and label (and split), digits, or torchvision:NAME.
         max_bad: Share of files that may be unreadable; above it that is an error.
         on_event: Called with each event of the work.
     """
@@ -53,7 +53,7 @@ def describe(report: CheckReport) -> list[str]:
     lines = [f"{report.name}: {images:,} images, {len(report.classes):,} classes", "", *_table(report)]
     lines.append("")
     for finding in report.findings:
-        lines.append(f"{MARKS[finding.severity]}  {finding.message}")
+        lines.append(f"{MARKS[finding.severity]}  {_visible(finding.message)}")
         lines += [f"           {one}" for one in _named(finding, report)]
     lines.append("")
     lines.append(report.decides[:1].upper() + report.decides[1:])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from regard.errors import RegardError
 from regard.results import Verdict
+from regard.verbs.command import command_line
 from regard.verbs.prepare import OnBadImage, OnEvent, Prepared, load_for, mirrored, prepare, silent
 
 if TYPE_CHECKING:
@@ -102,12 +102,13 @@ def compare(
         overwrite: replace the comparison in --out
         on_event: called with what is going on (docs/architecture.md, Events)
     """
+    command = command_line(compare, locals())
     folder = Path(out)
     continued = resume and (folder / "comparison.yaml").is_file()
     if not continued and not dry_run:
         _make(folder, resume, overwrite)
     if predictions:
-        return _compare_given(data, tuple(map(Path, predictions)), folder, margin)
+        return _compare_given(data, tuple(map(Path, predictions)), folder, margin, command)
     if data is None:
         raise RegardError("compare: name a data set (regard compare DATA --models a,b) or --predictions a.csv b.csv")
 
@@ -155,7 +156,7 @@ def compare(
         on_event({"event": "note", "text": f"expected: {expected}"})
         plan.save(folder, speeds.fastest)
     results = run_all(plan, task, folder, chosen, on_event)
-    return _answer(plan, prepared, chosen, results, folder)
+    return _answer(plan, prepared, chosen, results, folder, command)
 
 
 def _make(folder: Path, resume: bool, overwrite: bool) -> None:
@@ -211,6 +212,7 @@ def _answer(
     chosen: Mapping[tuple[str, str], Recipe],
     results: list[RunResult],
     folder: Path,
+    command: str,
 ) -> Answer:
     from regard.comparison.compare import candidates, verdicts
     from regard.comparison.details import Story, report_data
@@ -221,7 +223,7 @@ def _answer(
     found = verdicts(ordered, plan.margin)
     story = Story(
         title=prepared.images.name,
-        command=command_line(plan, folder),
+        command=command,
         check=prepared.checked,
         protocol=prepared.split(0).notes,
         budget=_budget(chosen),
@@ -242,22 +244,9 @@ def _budget(chosen: Mapping[tuple[str, str], Recipe]) -> str:
     return f"{length} and no tuning trial for every run, {recipe.precision} for all"
 
 
-def command_line(plan: Plan, folder: Path) -> str:
-    """The command that makes this comparison again."""
-    words = ["regard", "compare", plan.data, "--models", ",".join(plan.models), "--methods", ",".join(plan.methods)]
-    words += ["--seeds", str(plan.seeds), "--fractions", ",".join(f"{fraction:g}" for fraction in plan.fractions)]
-    for name in ("img_size", "images_seen", "minutes"):
-        if getattr(plan, name) is not None:
-            words += [f"--{name.replace('_', '-')}", f"{getattr(plan, name):g}" if name == "minutes" else str(getattr(plan, name))]
-    for name in ("batch_size", "head", "precision"):
-        if name in plan.overrides and not (name == "precision" and plan.deterministic):
-            words += [f"--{name.replace('_', '-')}", str(plan.overrides[name])]
-    words += ["--flip", "yes" if plan.overrides["flip"] else "no", "--margin", f"{plan.margin:g}"]
-    words += [f"--{name.replace('_', '-')}" for name in ("keep_leaks", "deterministic", "force") if getattr(plan, name)]
-    return shlex.join([*words, "--out", str(folder)])
-
-
-def _compare_given(data: str | Path | None, paths: tuple[Path, ...], folder: Path, margin: float) -> Answer:
+def _compare_given(
+    data: str | Path | None, paths: tuple[Path, ...], folder: Path, margin: float, command: str
+) -> Answer:
     from regard.comparison.compare import candidates, verdicts
     from regard.comparison.details import Story, report_data
     from regard.comparison.given import file_tests, given_results
@@ -271,7 +260,6 @@ def _compare_given(data: str | Path | None, paths: tuple[Path, ...], folder: Pat
     results = given_results(paths, labels)
     ordered = candidates(results)
     found = verdicts(ordered, margin)
-    command = shlex.join(["regard", "compare", *([str(data)] if data else []), "--predictions", *map(str, paths), "--out", str(folder)])
     story = Story(title=images.name if images else "given predictions", command=command)
     return _write(folder, report_data(story, ordered, results, found, images, file_tests(results)), ordered, found)
 

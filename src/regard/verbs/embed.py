@@ -56,10 +56,11 @@ def embed(
     Args:
         model: a run folder, a name, a name with a weights tag, or timm:NAME
         photos: image files, and folders that are searched for image files
-        out: .npz (ids, vectors), .parquet (id, vector), or .npy (vectors, with the ids beside it in
-        NAME.ids.txt) weights: weights file to use in place of a download batch_size: photos in one pass
-        precision: auto takes bfloat16 where a short measurement finds it faster, fp32 gives the same bits
-        each time on_event: called with what is going on (docs/architecture.md, Events)
+        out: .npz (ids, vectors), .parquet (id, vector), or .npy (vectors, with the ids beside it in NAME.ids.txt)
+        weights: weights file to use in place of a download
+        batch_size: photos in one pass
+        precision: auto takes bfloat16 where a short measurement finds it faster, fp32 gives the same bits each time
+        on_event: called with what is going on (docs/architecture.md, Events)
     """
     from regard.data.sources import list_photos
 

@@ -61,10 +61,12 @@ def evaluate(
     Args:
         model: a run folder, a name, a name with a weights tag, or timm:NAME
         data: class folders (with or without train/val/test), a CSV or Parquet table (path, label),
-        torchvision:NAME, or digits weights: weights file to use in place of a download batch_size: images
-        in one pass precision: fp32 is what training reported; auto takes bfloat16 where a short measurement
-        finds it faster max_bad: share of unreadable files above which the evaluation is refused on_event:
-        called with what is going on (docs/architecture.md, Events)
+            torchvision:NAME, or digits
+        weights: weights file to use in place of a download
+        batch_size: images in one pass
+        precision: fp32 is what training reported; auto takes bfloat16 where a short measurement finds it faster
+        max_bad: share of unreadable files above which the evaluation is refused
+        on_event: called with what is going on (docs/architecture.md, Events)
     """
     from regard.data.sources import open_images
 

@@ -104,8 +104,8 @@ def predict(
         top: most probable classes to give
         weights: weights file to use in place of a download
         batch_size: photos in one pass
-        precision: auto takes bfloat16 where a short measurement finds it faster, fp32 gives the same bits
-        each time on_event: called with what is going on (docs/architecture.md, Events)
+        precision: auto takes bfloat16 where a short measurement finds it faster, fp32 gives the same bits each time
+        on_event: called with what is going on (docs/architecture.md, Events)
     """
     from regard.data.sources import list_photos
 

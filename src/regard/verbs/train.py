@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from regard.verbs.command import command_line
 from regard.verbs.prepare import OnBadImage, OnEvent, load_for, mirrored, prepare, silent
 
 if TYPE_CHECKING:
@@ -109,7 +110,12 @@ def train(
         overwrite: replace the run in --out
         on_event: called with what is going on (docs/architecture.md, Events)
     """
+    command = command_line(train, locals())
+
+    from regard.comparison.compare import candidates
+    from regard.comparison.details import Story, report_data
     from regard.inference.loaded import LoadedModel
+    from regard.reporting import write_report
     from regard.runs.run import Run
     from regard.training.recipe import recipe_for, warnings
     from regard.training.run import train_run
@@ -167,4 +173,14 @@ def train(
     if loaded.spec is not None:
         for line in warnings(recipe, loaded.spec, size, len(split.train)):
             on_event({"event": "warning", "text": line})
-    return train_run(run, prepared.images, split, loaded, recipe, on_event=on_event, resume=resume)
+    train_run(run, prepared.images, split, loaded, recipe, on_event=on_event, resume=resume)
+    result = run.result()
+    story = Story(
+        title=prepared.images.name,
+        command=command,
+        check=prepared.checked,
+        protocol=split.notes,
+        environment={name: str(value) for name, value in run.environment.items()},
+    )
+    write_report(report_data(story, candidates([result]), [result], (), prepared.images), run.folder / "report.html")
+    return run

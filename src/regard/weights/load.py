@@ -15,6 +15,7 @@ from regard.models import create_model, head_name, list_models, model_spec
 from regard.weights.convert import State, convert, left_out
 
 POSITIONS = "pos_embed"
+COUNTER = "num_batches_tracked"
 
 
 def load_state(
@@ -34,36 +35,42 @@ def load_state(
     would fit. The model is unchanged in that case.
     """
     own = model.state_dict()
+    given = dict(state)
     notes: list[str] = []
-    fitting = dict(state)
-    if set(fitting) != set(own):
-        notes += left_out(fitting)
-        fitting = convert(fitting, path=path)
-    _check_patch(model, own, fitting, path)
-    notes += _fit_head(model, own, fitting, path, num_classes)
-    notes += _fit_positions(model, own, fitting, path)
-    # Files of before torch 0.4.1 lack this counter; only a momentum of None would read it.
-    fitting |= {
-        name: own[name] for name in own.keys() - fitting.keys() if name.endswith("num_batches_tracked")
-    }
-    _check_names(own, fitting, path)
-    _check_tensors(own, fitting, path)
+    if set(given) != set(own):
+        notes += left_out(given)
+        given = convert(given, path=path)
+    fitting = dict(given)
+    try:
+        _check_patch(own, fitting)
+        notes += _fit_head(model, own, fitting, num_classes)
+        notes += _fit_positions(own, fitting)
+        # Files of before torch 0.4.1 lack this counter; only a momentum of None would read it.
+        fitting |= {name: own[name] for name in own.keys() - fitting.keys() if name.endswith(COUNTER)}
+        _check_names(own, fitting)
+        _check_tensors(own, fitting)
+    except _Misfit as misfit:
+        raise RegardError(f"{path}: {misfit}; {misfit.advice or _name_fitting(given)}") from None
     model.load_state_dict(fitting, strict=True)
     return notes
 
 
-def _check_patch(model: nn.Module, own: State, state: State, path: str | Path) -> None:
+class _Misfit(Exception):
+    """What does not fit, and the advice where it is another than to name the fitting model."""
+
+    def __init__(self, message: str, advice: str = "") -> None:
+        super().__init__(message)
+        self.advice = advice
+
+
+def _check_patch(own: State, state: State) -> None:
     name = "patch_embed.proj.weight"
     if name in own and name in state and own[name].shape[2:] != state[name].shape[2:]:
         theirs, ours = state[name].shape[-1], own[name].shape[-1]
-        raise RegardError(
-            f"{path}: weights for patches of {theirs} pixels, the model has patches of {ours}{_hint(state)}"
-        )
+        raise _Misfit(f"weights for patches of {theirs} pixels, the model has patches of {ours}")
 
 
-def _fit_head(
-    model: nn.Module, own: State, state: State, path: str | Path, num_classes: int | None
-) -> list[str]:
+def _fit_head(model: nn.Module, own: State, state: State, num_classes: int | None) -> list[str]:
     """Leaves the model's fresh head in `state` where the class counts differ and the user asked for that."""
     prefix = head_name(model) + "."
     ours = {name: tensor for name, tensor in own.items() if name.startswith(prefix)}
@@ -80,9 +87,9 @@ def _fit_head(
         return []  # another kind of head: the names are judged below
     found = f"a head of {_rows(theirs):,} classes" if theirs else "no head"
     if num_classes is None or num_classes != _rows(ours):
-        raise RegardError(
-            f"{path}: the weights have {found}, the model has one of {_rows(ours):,}; "
-            f"ask for num_classes={_rows(ours)} to put a fresh head there"
+        raise _Misfit(
+            f"the weights have {found}, the model has one of {_rows(ours):,}",
+            f"ask for num_classes={_rows(ours)} to put a fresh head there",
         )
     state.update(ours)
     return [f"the weights have {found}: a fresh head of {num_classes} classes was put there, untrained"]
@@ -93,7 +100,7 @@ def _rows(head: Mapping[str, Tensor]) -> int:
     return len(list(head.values())[-1]) if head else 0
 
 
-def _fit_positions(model: nn.Module, own: State, state: State, path: str | Path) -> list[str]:
+def _fit_positions(own: State, state: State) -> list[str]:
     """Resamples the position embedding (1, 1 + h*w, D) to the model's grid of patches."""
     if POSITIONS not in own or POSITIONS not in state or own[POSITIONS].shape == state[POSITIONS].shape:
         return []
@@ -113,25 +120,21 @@ def _grid(positions: Tensor) -> tuple[int, int] | None:
     return (side, side) if side and side * side == positions.shape[1] - 1 else None
 
 
-def _check_names(own: State, state: State, path: str | Path) -> None:
+def _check_names(own: State, state: State) -> None:
     unknown, missing = [n for n in state if n not in own], [n for n in own if n not in state]
     if unknown or missing:
         parts = [f"the model has no {_some(unknown)}"] if unknown else []
         parts += [f"the weights lack {_some(missing)}"] if missing else []
-        raise RegardError(f"{path}: not weights of this model: {'; '.join(parts)}{_hint(state)}")
+        raise _Misfit(f"not weights of this model: {'; '.join(parts)}")
 
 
-def _check_tensors(own: State, state: State, path: str | Path) -> None:
+def _check_tensors(own: State, state: State) -> None:
     for name, tensor in state.items():
-        if tensor.shape != own[name].shape:
-            raise RegardError(
-                f"{path}: {name} has shape {tuple(tensor.shape)}, "
-                f"the model's has {tuple(own[name].shape)}{_hint(state)}"
-            )
+        theirs, ours = tuple(tensor.shape), tuple(own[name].shape)
+        if theirs != ours:
+            raise _Misfit(f"{name} has shape {theirs}, the model's has {ours}")
         if tensor.is_floating_point() != own[name].is_floating_point():
-            raise RegardError(
-                f"{path}: {name} holds {tensor.dtype}, the model's {own[name].dtype}; give float weights"
-            )
+            raise _Misfit(f"{name} holds {tensor.dtype}, the model's {own[name].dtype}", "give float weights")
 
 
 def _some(names: list[str]) -> str:
@@ -139,9 +142,9 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + more
 
 
-def _hint(state: State) -> str:
+def _name_fitting(state: State) -> str:
     fitting = fitting_model(state)
-    return f"; they fit {fitting}" if fitting else "; name the model that they are of"
+    return f"they fit {fitting}" if fitting else "name the model that they are of"
 
 
 def fitting_model(state: Mapping[str, Tensor]) -> str | None:
@@ -160,6 +163,8 @@ def fitting_model(state: Mapping[str, Tensor]) -> str | None:
 def _candidates(state: Mapping[str, Tensor]) -> Iterable[str]:
     """Models of the right family, patch size and, where the positions tell it, image size first."""
     patch = state.get("patch_embed.proj.weight")
+    if patch is None and "conv1.weight" not in state:
+        return []
     side = None if patch is None or patch.ndim != 4 else int(patch.shape[-1])
     names = [name for name in list_models() if model_spec(name).patch_size == side]
     grid = _grid(state[POSITIONS]) if POSITIONS in state else None
@@ -171,5 +176,5 @@ def _body(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {
         name: tuple(tensor.shape)
         for name, tensor in state.items()
-        if name != POSITIONS and not name.endswith("num_batches_tracked")
+        if name != POSITIONS and not name.endswith(COUNTER)
     }

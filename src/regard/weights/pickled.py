@@ -25,7 +25,8 @@ from regard.errors import RegardError
 from regard.weights.detect import FETCH_AGAIN, refuse
 
 MAX_PICKLE = 64 * 2**20  # bytes; ViT-L's is about 50 kB
-MAX_INSTRUCTIONS = 500_000  # about 14,000 tensors
+MAX_INSTRUCTIONS = 200_000  # about 5,000 tensors: ResNet-152 with an optimiser and an average has 3,300
+MAX_HEIGHT = 10_000  # of the stack: the writer sets items in batches of a thousand
 ASK_AUTHOR = "ask its author for the weights as safetensors"
 
 _ELEMENT_BYTES = {
@@ -181,6 +182,8 @@ class _Machine:
                     raise PickleRefused(
                         f"a pickle of more than {MAX_INSTRUCTIONS:,} instructions", ASK_AUTHOR
                     )
+                if len(self.stack) > MAX_HEIGHT:
+                    raise PickleRefused(f"a pickle nested more than {MAX_HEIGHT:,} deep", ASK_AUTHOR)
                 self._step(name, argument)
         except PickleRefused:
             raise
