@@ -1,9 +1,9 @@
 """CIFAR-10 from scratch: our trainer against a plain loop with timm's models, the same budget, side by side.
 
-    python benchmarks/cifar10.py [--seeds 3] [--minutes 5] [--models vit,resnet] [--out FOLDER]
+    python benchmarks/cifar10.py [--seeds 3] [--minutes 5] [--models vit,resnet]
 
-Both sides of a pair run at the same moment, one process and one core each (cores swapped from seed to seed), so that the
-machine slows both alike. Both see the same number of images: as many as the slower side does in `--minutes`, by a
+Both sides of a pair run at the same moment, one process and one core each (cores swapped from seed to seed), so that
+the machine slows both alike. Both see the same number of images: as many as the slower side does in `--minutes`, by a
 short measurement before. Same batch, optimiser, schedule, augmentation (shift by up to 4 pixels, mirror), precision
 bfloat16. ViT: width 128, depth 6, 4 heads, patch 4. ResNet-18 with a 3x3 stem and no pooling. Images/s are those of
 training, decoding and augmentation included. Prints a Markdown table; losses stay in it.
@@ -51,18 +51,40 @@ def ours(family: str, data: Path, seed: int, images: int, out: Path) -> dict:
     loaded = fresh_model(MODELS[family], found.classes, 32, preprocess=preprocess)
     recipe = recipe_for(loaded.spec, "scratch", len(split.train), 32, images).with_overrides(
         {
-            "batch_size": BATCH, "optimiser": "adamw", "lr": LR[family], "weight_decay": WEIGHT_DECAY, "warmup": WARMUP,
-            "label_smoothing": 0.0, "randaugment": None, "mixup": 0.0, "cutmix": 0.0, "erasing": 0.0, "drop_path": 0.0,
-            "crop": "pad", "flip": True, "precision": "bf16", "evaluations": 1, "seed": seed, "clip_norm": 1.0,
+            "batch_size": BATCH,
+            "optimiser": "adamw",
+            "lr": LR[family],
+            "weight_decay": WEIGHT_DECAY,
+            "warmup": WARMUP,
+            "label_smoothing": 0.0,
+            "randaugment": None,
+            "mixup": 0.0,
+            "cutmix": 0.0,
+            "erasing": 0.0,
+            "drop_path": 0.0,
+            "crop": "pad",
+            "flip": True,
+            "precision": "bf16",
+            "evaluations": 1,
+            "seed": seed,
+            "clip_norm": 1.0,
         }
     )
     speed = []
     start = time.perf_counter()
     run = train_run(
-        Run.create(out), found, split, loaded, recipe,
+        Run.create(out),
+        found,
+        split,
+        loaded,
+        recipe,
         on_event=lambda event: speed.append(event["images_per_second"]) if event["event"] == "step" else None,
     )
-    return {"top1": float(run.predictions("test").correct.mean()), "images_per_second": speed[-1], "seconds": time.perf_counter() - start}
+    return {
+        "top1": float(run.predictions("test").correct.mean()),
+        "images_per_second": speed[-1],
+        "seconds": time.perf_counter() - start,
+    }
 
 
 def timms(family: str, data: Path, seed: int, images: int, out: Path) -> dict:
@@ -77,7 +99,13 @@ def timms(family: str, data: Path, seed: int, images: int, out: Path) -> dict:
     torch.manual_seed(seed)
     if family == "vit":
         model = timm.create_model(
-            "vit_tiny_patch16_224", img_size=32, patch_size=4, embed_dim=128, depth=6, num_heads=4, num_classes=10
+            "vit_tiny_patch16_224",
+            img_size=32,
+            patch_size=4,
+            embed_dim=128,
+            depth=6,
+            num_heads=4,
+            num_classes=10,
         )
     else:
         model = timm.create_model("resnet18", num_classes=10).to(memory_format=torch.channels_last)
@@ -94,7 +122,9 @@ def timms(family: str, data: Path, seed: int, images: int, out: Path) -> dict:
     loader = torch.utils.data.DataLoader(train_set, BATCH, shuffle=True, drop_last=True, num_workers=0)
     steps = -(-images // BATCH)
     optimiser = create_optimizer_v2(model, opt="adamw", lr=LR[family], weight_decay=WEIGHT_DECAY)
-    schedule = CosineLRScheduler(optimiser, steps, warmup_t=round(WARMUP * steps), warmup_prefix=True, t_in_epochs=False)
+    schedule = CosineLRScheduler(
+        optimiser, steps, warmup_t=round(WARMUP * steps), warmup_prefix=True, t_in_epochs=False
+    )
     criterion = nn.CrossEntropyLoss()
     model.train()
     start, done = time.perf_counter(), 0
@@ -135,8 +165,21 @@ def pair(family: str, data: Path, seed: int, images: int, work: Path) -> dict[st
     running = {}
     for side, core in zip(SIDES, order, strict=True):
         out = work / f"{family}-{side}-{seed}-{images}"
-        command = [sys.executable, __file__, "--worker", side, family, str(data), str(seed), str(images), str(out), str(core)]
-        running[side] = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        command = [
+            sys.executable,
+            __file__,
+            "--worker",
+            side,
+            family,
+            str(data),
+            str(seed),
+            str(images),
+            str(out),
+            str(core),
+        ]
+        running[side] = subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
     found = {}
     for side, process in running.items():
         output, _ = process.communicate()
@@ -163,7 +206,10 @@ def main() -> None:
     if not ARCHIVE.is_file():
         raise SystemExit(f"{ARCHIVE} is not there: nothing to measure on")
     print(f"# CIFAR-10, {given.seeds} seeds, {given.minutes:g} minutes a run, one core each, bfloat16\n")
-    print("| model | images seen | ours: images/s | timm: images/s | ratio (median of pairs) | ours: top1 | timm: top1 | difference |")
+    print(
+        "| model | images seen | ours: images/s | timm: images/s | ratio (median of pairs) | ours: top1 | timm: top1 "
+        "| difference |"
+    )
     print("|---|---|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -179,7 +225,9 @@ def main() -> None:
                 print(f"<!-- {family} seed {seed}: {json.dumps(one)} -->", file=sys.stderr, flush=True)
             speed = {side: statistics.median(one[side]["images_per_second"] for one in pairs) for side in SIDES}
             top1 = {side: [100 * one[side]["top1"] for one in pairs] for side in SIDES}
-            ratio = statistics.median(one["ours"]["images_per_second"] / one["timm"]["images_per_second"] for one in pairs)
+            ratio = statistics.median(
+                one["ours"]["images_per_second"] / one["timm"]["images_per_second"] for one in pairs
+            )
             shown = {
                 side: f"{statistics.mean(values):.1f} ± {statistics.stdev(values) if len(values) > 1 else 0:.1f}"
                 for side, values in top1.items()

@@ -100,9 +100,7 @@ def table(title: str, files: list[Path], rounds: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, default=PHOTOS)
     parser.add_argument("--count", type=int, default=120)
     parser.add_argument("--rounds", type=int, default=5)
@@ -115,9 +113,7 @@ def main() -> None:
     photos = photos[:: max(1, len(photos) // options.count)][: options.count]
     print(table("0.2 megapixels", photos, options.rounds))
     with tempfile.TemporaryDirectory() as folder:
-        print(
-            table("3 megapixels", upscale(photos[: max(1, options.count // 4)], Path(folder)), options.rounds)
-        )
+        print(table("3 megapixels", upscale(photos[: max(1, options.count // 4)], Path(folder)), options.rounds))
 
 
 if __name__ == "__main__":

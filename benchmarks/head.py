@@ -70,9 +70,7 @@ def peer(model: torch.nn.Module, images: ImageSet, split: Split, batch: int) -> 
         with torch.inference_mode():
             for start in range(0, len(rows), batch):
                 chosen = rows[start : start + batch]
-                x = torch.stack(
-                    [transform(Image.open(images.sources[int(row)]).convert("RGB")) for row in chosen]
-                )
+                x = torch.stack([transform(Image.open(images.sources[int(row)]).convert("RGB")) for row in chosen])
                 x = x.flip(-1) if mirror else x
                 found.append(model.forward_head(model.forward_features(x), pre_logits=True).numpy())
         return np.concatenate(found)
@@ -96,9 +94,7 @@ def seconds(function: Callable[[], object]) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="vit_small_patch16_224")
     parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=3)
@@ -130,9 +126,7 @@ def main() -> None:
 
             taken["cold"].append(seconds(cold))
             precision = chosen
-            taken["pass"].append(
-                seconds(lambda p=precision: plain_pass(loaded, images, split, p, options.batch))
-            )
+            taken["pass"].append(seconds(lambda p=precision: plain_pass(loaded, images, split, p, options.batch)))
             taken["again"].append(seconds(again))
             if not options.no_peer:
                 taken["peer"].append(seconds(lambda: peer(theirs, images, split, options.batch)))

@@ -57,9 +57,7 @@ class Rates:
 
 def level_for(accuracy: float, tau: float) -> float:
     """mu at which the mean over photos is the accuracy."""
-    return cast(
-        float, optimize.brentq(lambda mu: special.expit(mu + tau * NORMAL).mean() - accuracy, -200, 200)
-    )
+    return cast(float, optimize.brentq(lambda mu: special.expit(mu + tau * NORMAL).mean() - accuracy, -200, 200))
 
 
 def spread_for(accuracy: float, disagreement: float) -> float:
@@ -200,9 +198,7 @@ def interval_coverage(
         hits["top1"] += _holds(intervals.proportion(int(right.sum()), photos), accuracy)
         of_class = right[first[rows]]
         if len(of_class):
-            hits["recall of a class"] += _holds(
-                intervals.proportion(int(of_class.sum()), len(of_class)), recall
-            )
+            hits["recall of a class"] += _holds(intervals.proportion(int(of_class.sum()), len(of_class)), recall)
     return {name: count / sets for name, count in hits.items()}
 
 
@@ -247,14 +243,10 @@ def train_digits(recipe: DigitsRecipe, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = ResNet(
-            BasicBlock, (1, 1, 1), (16, 32, 64), small_stem=True, projections=False, num_classes=10
-        )
+        model = ResNet(BasicBlock, (1, 1, 1), (16, 32, 64), small_stem=True, projections=False, num_classes=10)
     optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=0.05)
     steps = recipe.images_seen // recipe.batch
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, recipe.learning_rate, total_steps=steps, pct_start=0.1
-    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.learning_rate, total_steps=steps, pct_start=0.1)
     order = np.concatenate([rng.permutation(train) for _ in range(recipe.images_seen // len(train) + 1)])
     best, answers = -1.0, np.zeros(len(test), bool)
     for step in range(steps):
@@ -269,10 +261,7 @@ def train_digits(recipe: DigitsRecipe, seed: int) -> np.ndarray:
         if (step + 1) % (steps // 4) == 0:
             model.eval()
             with torch.inference_mode():
-                right = (
-                    model(pixels[np.concatenate([val, test])]).argmax(dim=1)
-                    == labels[np.concatenate([val, test])]
-                )
+                right = model(pixels[np.concatenate([val, test])]).argmax(dim=1) == labels[np.concatenate([val, test])]
             on_val = float(right[: len(val)].float().mean())
             if on_val >= best:
                 best, answers = on_val, right[len(val) :].numpy()
@@ -311,12 +300,10 @@ def load_digits_runs(path: Path = DIGITS_FILE) -> dict[str, np.ndarray]:
         }
 
 
-def same_against_same(
-    pool: np.ndarray, seeds: int, draws: int, gap: float = 0.0, seed: int = 0
-) -> list[Verdict]:
-    """Verdicts of random sides of one pool, no run on both; `gap`: of all photos, b's seeds all lose that share.
+def same_against_same(pool: np.ndarray, seeds: int, draws: int, gap: float = 0.0, seed: int = 0) -> list[Verdict]:
+    """Verdicts of random sides of one pool, no run on both; every run of b loses `gap` of all photos.
 
-    The lost photos are drawn anew for each verdict, of those that nine runs in ten get right, and rounded down.
+    The lost photos are drawn anew for each verdict, of those that nine in ten runs get right; rounded down.
     """
     rng = np.random.default_rng(seed)
     easy = np.flatnonzero(pool.mean(axis=0) > 0.9)
@@ -329,15 +316,11 @@ def same_against_same(
     return found
 
 
-def pool_against_pool(
-    pool: np.ndarray, other: np.ndarray, seeds: int, draws: int, seed: int = 0
-) -> list[Verdict]:
+def pool_against_pool(pool: np.ndarray, other: np.ndarray, seeds: int, draws: int, seed: int = 0) -> list[Verdict]:
     """Verdicts of random runs of one recipe against random runs of another."""
     rng = np.random.default_rng(seed)
     return [
-        verdict(
-            "a", "b", pool[rng.permutation(len(pool))[:seeds]], other[rng.permutation(len(other))[:seeds]]
-        )
+        verdict("a", "b", pool[rng.permutation(len(pool))[:seeds]], other[rng.permutation(len(other))[:seeds]])
         for _ in range(draws)
     ]
 
@@ -413,9 +396,7 @@ def print_digits(sets: int) -> None:
 
 def main() -> None:
     """One table per command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=("usual", "verdict", "intervals", "collect", "digits"))
     parser.add_argument("--sets", type=int, default=2000, help="simulated comparisons or test sets per line")
     parser.add_argument("--runs", type=int, default=60, help="digits runs per recipe")

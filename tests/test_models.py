@@ -97,9 +97,7 @@ def test_features_are_what_the_head_multiplies(name: str, model: nn.Module) -> N
     if features.cls is not None:
         assert torch.equal(features.cls, features.tokens[:, 0])
     headless = create_model(name, 0, small_size(name)).eval()
-    headless.load_state_dict(
-        {key: t for key, t in model.state_dict().items() if key in headless.state_dict()}
-    )
+    headless.load_state_dict({key: t for key, t in model.state_dict().items() if key in headless.state_dict()})
     assert torch.equal(headless(x), features.pooled)
 
 

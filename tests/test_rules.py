@@ -32,8 +32,24 @@ RUNGS = [
 ]
 RUNG_OF = {part: rung for rung, parts in enumerate(RUNGS) for part in parts}
 SOURCES = sorted(SOURCE.rglob("*.py"))
-PUBLIC = """LoadedModel Recipe RegardError Run check compare create_model edit embed evaluate list_models load_model
-predict record register_model train""".split()
+PUBLIC = [
+    "LoadedModel",
+    "Recipe",
+    "RegardError",
+    "Run",
+    "check",
+    "compare",
+    "create_model",
+    "edit",
+    "embed",
+    "evaluate",
+    "list_models",
+    "load_model",
+    "predict",
+    "record",
+    "register_model",
+    "train",
+]
 
 
 def part_of(path: Path) -> str:
@@ -50,9 +66,7 @@ def imports_of(path: Path) -> list[tuple[int, str]]:
             found += [(node.lineno, alias.name) for alias in node.names]
         elif isinstance(node, ast.Import):
             found += [
-                (node.lineno, alias.name.split(".")[1])
-                for alias in node.names
-                if alias.name.startswith("regard.")
+                (node.lineno, alias.name.split(".")[1]) for alias in node.names if alias.name.startswith("regard.")
             ]
     return found
 
@@ -85,9 +99,7 @@ def test_public_names_exist_and_are_documented(name: str) -> None:
 
 
 def test_import_and_help_load_no_torch_and_help_is_quick() -> None:
-    code = (
-        "import sys, regard, regard.cli.main as m; m.main(['--help']); assert 'torch' not in sys.modules, 'torch'"
-    )
+    code = "import sys, regard, regard.cli.main as m; m.main(['--help']); assert 'torch' not in sys.modules, 'torch'"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
     seconds = []
     for _ in range(5):
@@ -136,5 +148,10 @@ def test_readme_commands_parse(command: str) -> None:
 def test_no_unsafe_loading_anywhere() -> None:
     for path in SOURCES:
         text = path.read_text("utf-8")
-        for unsafe in ("weights_only=False", "allow_pickle=True", "pickle.load(", "LOAD_TRUNCATED_IMAGES = True"):
+        for unsafe in (
+            "weights_only=False",
+            "allow_pickle=True",
+            "pickle.load(",
+            "LOAD_TRUNCATED_IMAGES = True",
+        ):
             assert unsafe not in text, f"{path}: {unsafe}"

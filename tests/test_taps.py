@@ -35,9 +35,7 @@ def state_of(model: nn.Module) -> list[object]:
     left: list[object] = []
     for name, module in model.named_modules():
         plain = {k: v for k, v in vars(module).items() if k not in ("_parameters", "_buffers", "_modules")}
-        left.append(
-            (name, sorted(plain), len(module._forward_hooks), len(module._forward_pre_hooks), module.training)
-        )
+        left.append((name, sorted(plain), len(module._forward_hooks), len(module._forward_pre_hooks), module.training))
         left.append(module.listening if isinstance(module, Tap) else None)
     return left
 
@@ -151,9 +149,7 @@ def test_gradients_flow_to_what_is_recorded(model: ViT, images: Tensor) -> None:
 
 def test_a_pattern_that_matches_nothing_names_near_names(model: ViT) -> None:
     with (
-        pytest.raises(
-            RegardError, match=r"blocks\.\*\.attn\.patern.*nearest: blocks\.\*\.attn\.pattern"
-        ) as error,
+        pytest.raises(RegardError, match=r"blocks\.\*\.attn\.patern.*nearest: blocks\.\*\.attn\.pattern") as error,
         record(model, "blocks.*.attn.patern"),
     ):
         pass
@@ -194,9 +190,7 @@ def test_asking_for_what_was_not_recorded_is_an_error(model: ViT, images: Tensor
         ("blocks.**.[qk]", 4),
     ],
 )
-def test_a_star_is_one_part_and_two_stars_are_any_number(
-    model: ViT, images: Tensor, pattern: str, count: int
-) -> None:
+def test_a_star_is_one_part_and_two_stars_are_any_number(model: ViT, images: Tensor, pattern: str, count: int) -> None:
     with record(model, pattern) as seen:
         model(images)
     assert len(seen) == count

@@ -71,9 +71,7 @@ def record(model: nn.Module, *patterns: str) -> Iterator[Seen]:
     seen = Seen()
     found = {name: module for pattern in patterns for name, module in _matches(model, pattern).items()}
     if not found:
-        raise RegardError(
-            "record: no pattern given; name what to record, for example 'blocks.*.attn.pattern'"
-        )
+        raise RegardError("record: no pattern given; name what to record, for example 'blocks.*.attn.pattern'")
     called: dict[str, int] = {}
 
     def note(name: str, module: nn.Module, inputs: Any, output: Any) -> Any:
@@ -173,9 +171,7 @@ def _refuse_frozen(model: nn.Module) -> None:
             f"model: expected the eager nn.Module, not a {type(model).__name__}; give the one it came from"
         )
     for module in model.modules():
-        compiled = (
-            type(module).__module__.startswith("torch._dynamo") or module._compiled_call_impl is not None
-        )
+        compiled = type(module).__module__.startswith("torch._dynamo") or module._compiled_call_impl is not None
         if compiled or isinstance(module, fx.GraphModule | torch.jit.ScriptModule):
             raise RegardError(
                 f"{type(model).__name__}: is compiled or exported ({type(module).__name__}); "

@@ -95,9 +95,7 @@ def test_crop_statistics_are_torchvisions() -> None:
     assert np.abs(ours.mean(axis=0) - theirs.mean(axis=0)).max() < 6
     assert np.abs(ours.std(axis=0) - theirs.std(axis=0)).max() < 5
     top, left, height, width = ours.T
-    assert (
-        (top >= 0).all() and (left >= 0).all() and (top + height <= 300).all() and (left + width <= 400).all()
-    )
+    assert (top >= 0).all() and (left >= 0).all() and (top + height <= 300).all() and (left + width <= 400).all()
 
 
 @pytest.mark.parametrize(("height", "width"), [(10, 1000), (1000, 10), (1, 1), (1, 50), (3, 2)])
@@ -182,9 +180,7 @@ def test_erasing_statistics() -> None:
         areas.append(float(hole[0].float().mean()))
         values.append(image[hole])
     noise = torch.cat(values)
-    assert float(noise.mean()) == pytest.approx(0, abs=0.01) and float(noise.std()) == pytest.approx(
-        1, abs=0.01
-    )
+    assert float(noise.mean()) == pytest.approx(0, abs=0.01) and float(noise.std()) == pytest.approx(1, abs=0.01)
     assert min(areas) > 0.01 and max(areas) < 0.35
     assert np.mean(areas) == pytest.approx((0.02 + 1 / 3) / 2, abs=0.03)
 
@@ -213,9 +209,7 @@ def test_fifteen_operations_each_as_often(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(seen) == pytest.approx(6000, rel=0.05)  # two operations, each with probability one half
     assert np.bincount(numbers.astype(int), minlength=15) == pytest.approx(np.full(15, 400), rel=0.2)
     assert np.median(strengths) == pytest.approx(0.9, abs=0.005)
-    assert strengths.max() == 1.0 and np.mean(strengths == 1.0) == pytest.approx(
-        0.0228, abs=0.01
-    )  # clipped at 10
+    assert strengths.max() == 1.0 and np.mean(strengths == 1.0) == pytest.approx(0.0228, abs=0.01)  # clipped at 10
     assert signs.mean() == pytest.approx(0, abs=0.05) and set(signs) == {-1.0, 1.0}
 
 
@@ -243,9 +237,7 @@ def test_operations_by_value() -> None:
     assert torch.equal(of("_invert", 0.9), 255 - values)
     assert torch.equal(of("_posterize", 0.9), values & 0b10000000)  # 4 - int(3.6) = 1 bit is kept
     assert torch.equal(of("_posterize", 0.0), values & 0b11110000)
-    assert torch.equal(
-        of("_solarize", 0.9), torch.where(values >= 26, 255 - values, values)
-    )  # 256 - int(230.4)
+    assert torch.equal(of("_solarize", 0.9), torch.where(values >= 26, 255 - values, values))  # 256 - int(230.4)
     assert torch.equal(of("_solarize", 0.0), values)
     assert torch.equal(of("_solarize_add", 0.9), torch.where(values < 128, values + 99, values))
     assert (of("_brightness", 0.9) - (values * 1.81).clamp(max=255)).abs().max() <= 1

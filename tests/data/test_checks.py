@@ -207,10 +207,7 @@ def test_a_class_left_with_one_image_spoils(tmp_path: Path) -> None:
     root = folder(tmp_path, {"a": 20, "b": 2})
     (root / "b" / "01.jpg").write_bytes(b"")
     report = checked(root, max_bad=0.5)
-    assert (
-        found(report, "one-image-class").severity == "error"
-        and "b" in found(report, "one-image-class").message
-    )
+    assert found(report, "one-image-class").severity == "error" and "b" in found(report, "one-image-class").message
 
 
 def test_errors_come_first_and_listing_notes_are_kept(tmp_path: Path) -> None:
@@ -286,9 +283,7 @@ def test_a_damaged_cache_is_ignored(tmp_path: Path, cache: Path, damage: str) ->
     assert checked(root) == first
 
 
-def test_a_cache_that_cannot_be_written_costs_only_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("x")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert not checked(folder(tmp_path / "root", {"a": 20, "b": 20})).spoils

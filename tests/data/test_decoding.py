@@ -23,9 +23,7 @@ PHOTOS = Path(__file__).parents[2].parent / "shared" / "data" / "clothing"
 def scene(height: int = 40, width: int = 60) -> np.ndarray:
     """Smooth, every corner different: JPEG keeps it, a wrong turn shows."""
     y, x = np.mgrid[0:height, 0:width]
-    return np.stack([255 * x / width, 255 * y / height, 255 * (x + y) / (width + height)], axis=2).astype(
-        np.uint8
-    )
+    return np.stack([255 * x / width, 255 * y / height, 255 * (x + y) / (width + height)], axis=2).astype(np.uint8)
 
 
 def encode(image: Image.Image, kind: str, **options) -> bytes:
@@ -166,12 +164,7 @@ def png_rgb16(values: np.ndarray) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
     header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(raw))
-        + chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
 
 
 SIXTEEN = {
@@ -343,9 +336,7 @@ CONTENT = {
 
 
 @pytest.mark.parametrize("kind", CONTENT)
-@pytest.mark.filterwarnings(
-    "ignore::PIL.Image.DecompressionBombWarning"
-)  # elsewhere it is an error, here none
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # elsewhere it is an error, here none
 def test_bad_content(tmp_path: Path, kind: str) -> None:
     data, code = CONTENT[kind]
     path = tmp_path / "photo.jpg"
@@ -354,9 +345,7 @@ def test_bad_content(tmp_path: Path, kind: str) -> None:
         decode(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
     assert isinstance(caught.value, RegardError)
-    assert caught.value.code == code or (
-        code is None and caught.value.code in ("truncated", "damaged", "not-an-image")
-    )
+    assert caught.value.code == code or (code is None and caught.value.code in ("truncated", "damaged", "not-an-image"))
 
 
 def test_every_cut_of_a_jpeg_is_noticed() -> None:

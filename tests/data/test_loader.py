@@ -146,8 +146,7 @@ def test_views_differ_between_epochs() -> None:
     first, second = take(batches, 2)
     order = [list(first.rows), list(second.rows)]
     changed = [
-        not torch.equal(first.images[order[0].index(row)], second.images[order[1].index(row)])
-        for row in range(23)
+        not torch.equal(first.images[order[0].index(row)], second.images[order[1].index(row)]) for row in range(23)
     ]
     assert all(changed)
 

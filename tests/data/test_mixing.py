@@ -75,9 +75,7 @@ def test_both_on_is_a_fair_coin() -> None:
     images, targets = batch()
     rng = np.random.default_rng(0)
     both = Mixing(mixup=1.0, cutmix=1.0)
-    cut = [
-        bool((both(images, targets, rng)[0] % 1 == 0).all()) for _ in range(600)
-    ]  # cutting keeps whole values
+    cut = [bool((both(images, targets, rng)[0] % 1 == 0).all()) for _ in range(600)]  # cutting keeps whole values
     assert np.mean(cut) == pytest.approx(0.5, abs=0.07)
 
 

@@ -78,9 +78,7 @@ def test_class_folders(tmp_path: Path) -> None:
         (("train", "test"), {"train", "test"}),
     ],
 )
-def test_split_folders_and_their_synonyms(
-    tmp_path: Path, folders: tuple[str, ...], expected: set[str]
-) -> None:
+def test_split_folders_and_their_synonyms(tmp_path: Path, folders: tuple[str, ...], expected: set[str]) -> None:
     for folder in folders:
         classes_in(tmp_path / folder, {"a": 2, "b": 2})
     images = open_images(tmp_path)
@@ -110,9 +108,7 @@ def test_other_files_are_counted_and_named(tmp_path: Path) -> None:
     root = classes_in(tmp_path, {"a": 2, "b": 2})
     for name in ("notes.txt", "clip.mp4", "more.txt", "none"):
         (root / "b" / name).write_bytes(b"x")
-    assert open_images(root).notes == (
-        "4 files are no images and were passed over (2 .txt, 1 .mp4, 1 no suffix)",
-    )
+    assert open_images(root).notes == ("4 files are no images and were passed over (2 .txt, 1 .mp4, 1 no suffix)",)
 
 
 def test_linked_folders_are_followed_and_circles_are_not(tmp_path: Path) -> None:
@@ -159,9 +155,7 @@ def test_text_tables(tmp_path: Path, header: tuple[str, str], name: str, delimit
     images = open_images(table(tmp_path / "tables", rows, name, delimiter))
     assert images.name == name.split(".")[0]
     assert images.classes == ("even", "odd, \u00fc") and images.labels.tolist() == [0, 1, 0, 1]
-    assert [Path(source).resolve() for source in images.sources] == [
-        root / "x" / f"{n}.png" for n in range(4)
-    ]
+    assert [Path(source).resolve() for source in images.sources] == [root / "x" / f"{n}.png" for n in range(4)]
 
 
 def test_a_byte_order_mark_and_blank_lines_do_no_harm(tmp_path: Path) -> None:
@@ -386,14 +380,10 @@ def torchvision_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "torch" / "datasets"
 
 
-def test_torchvision_downloads_once_and_says_so(
-    torchvision_sets: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_torchvision_downloads_once_and_says_so(torchvision_sets: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = open_images("torchvision:Tiny")
     said = capsys.readouterr()
-    assert (
-        said.out == "" and "torchvision:Tiny: downloading" in said.err and str(torchvision_sets) in said.err
-    )
+    assert said.out == "" and "torchvision:Tiny: downloading" in said.err and str(torchvision_sets) in said.err
     assert images.name == "torchvision:Tiny" and images.classes == ("a", "b")
     assert names(images) == ["b", "a", "b", "a", "a", "b"]
     assert images.split == ("train",) * 4 + ("test",) * 2

@@ -100,9 +100,7 @@ def test_scaled_decoding_is_close_and_not_shifted(interpolation: str, size: tupl
 
 @pytest.mark.skipif(not PHOTOS.is_dir(), reason="shared/data/clothing is not on this machine")
 @pytest.mark.parametrize("interpolation", MODES)
-@pytest.mark.parametrize(
-    ("size", "limit"), [(224, 0.05), (87, 1.2), (43, 1.2), (21, 1.2)]
-)  # decoded at 1, 2, 4, 8
+@pytest.mark.parametrize(("size", "limit"), [(224, 0.05), (87, 1.2), (43, 1.2), (21, 1.2)])  # decoded at 1, 2, 4, 8
 def test_real_photos(interpolation: str, size: int, limit: float) -> None:
     preprocess = Preprocess(size, interpolation=interpolation)
     differences = []
@@ -141,9 +139,7 @@ def test_normalise() -> None:
     pixels = torch.randint(0, 256, (2, 5, 3, 8, 8), dtype=torch.uint8)
     kept = pixels.clone()
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preprocess.mean, preprocess.std))
-    torch.testing.assert_close(
-        preprocess.normalise(pixels), (pixels / 255 - mean) / std, rtol=1e-5, atol=1e-6
-    )
+    torch.testing.assert_close(preprocess.normalise(pixels), (pixels / 255 - mean) / std, rtol=1e-5, atol=1e-6)
     assert torch.equal(pixels, kept)
 
 
@@ -188,9 +184,7 @@ def test_bad_arguments(arguments: dict) -> None:
         Preprocess(**arguments)
 
 
-@pytest.mark.parametrize(
-    "config", [{"input_size": (1, 28, 28)}, {"input_size": (3, 8, 9)}, {"crop_mode": "border"}]
-)
+@pytest.mark.parametrize("config", [{"input_size": (1, 28, 28)}, {"input_size": (3, 8, 9)}, {"crop_mode": "border"}])
 def test_bad_config(config: dict) -> None:
     with pytest.raises(RegardError, match="expected"):
         Preprocess.from_config(config)

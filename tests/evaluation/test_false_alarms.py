@@ -49,9 +49,7 @@ def test_a_gap_of_five_points_is_found():
 
 
 def test_a_gap_of_the_margin_is_seldom_called_equivalent():
-    setting = bench.Setting(
-        2000, accuracy=0.98, disagreement=0.015, seed_deviation=0.003, gap=0.01, likeness=0.95
-    )
+    setting = bench.Setting(2000, accuracy=0.98, disagreement=0.015, seed_deviation=0.003, gap=0.01, likeness=0.95)
     assert bench.rates(setting, 400).equivalent <= FALSE_ALARMS
 
 
@@ -59,9 +57,7 @@ def test_the_simulation_catches_a_way_that_alarms_too_often():
     pairs = list(bench.simulate(bench.Setting(2000), 150))
     assert np.mean([mcnemar(a[0], b[0]).p_value < 0.05 for a, b in pairs]) > 0.2  # the protocol measured 38%
     paired = [a.mean(axis=0) - b.mean(axis=0) for a, b in pairs]
-    assert (
-        np.mean([abs(row.mean()) > 1.96 * row.std() / 2000**0.5 for row in paired]) > 0.2
-    )  # photos only: 43%
+    assert np.mean([abs(row.mean()) > 1.96 * row.std() / 2000**0.5 for row in paired]) > 0.2  # photos only: 43%
 
 
 def test_intervals_cover_where_it_is_claimed():
@@ -107,16 +103,12 @@ def test_a_gap_of_five_points_between_real_runs_is_found(digits_runs):
 
 @pytest.mark.long
 @pytest.mark.parametrize("photos", [360, 1000])
-@pytest.mark.parametrize(
-    ("accuracy", "classes", "imbalance"), [(0.5, 10, 0), (0.9, 10, 2), (0.9, 2, 0), (0.98, 10, 0)]
-)
+@pytest.mark.parametrize(("accuracy", "classes", "imbalance"), [(0.5, 10, 0), (0.9, 10, 2), (0.9, 2, 0), (0.98, 10, 0)])
 def test_coverage_at_full_count(accuracy, classes, imbalance, photos):
     covered = bench.interval_coverage(bench.population(accuracy, classes, imbalance), photos)
     for name in COVERAGE_SHOWN.keys() & covered.keys():
         if coverage_shown(name, accuracy, photos):
-            assert 0.925 <= covered[name] <= 0.975, (
-                name
-            )  # 93-97% give or take half of what 2,000 sets can tell
+            assert 0.925 <= covered[name] <= 0.975, name  # 93-97% give or take half of what 2,000 sets can tell
 
 
 @pytest.mark.long

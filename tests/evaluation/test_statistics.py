@@ -32,9 +32,7 @@ def exactly(*counts: int, photos: int = 400) -> np.ndarray:
 
 
 def made(**changes) -> Verdict:
-    base = Verdict(
-        "ViT", "CNN", "undecided", 0.02, -0.01, 0.05, 0.2, 0.9, 0.01, 0.05, (3, 3), 400, 4.0, 1e-4, 2e-5
-    )
+    base = Verdict("ViT", "CNN", "undecided", 0.02, -0.01, 0.05, 0.2, 0.9, 0.01, 0.05, (3, 3), 400, 4.0, 1e-4, 2e-5)
     return replace(base, **changes)
 
 
@@ -65,9 +63,7 @@ def test_variance_components_by_hand():
     freedom = total**2 / (seeds[0] ** 2 / 2 + seeds[1] ** 2 / 1 + photo**2 / 3)
     assert found.degrees_of_freedom == pytest.approx(freedom)
     assert found.p_value == pytest.approx(2 * stats.t.sf(found.difference / np.sqrt(total), freedom))
-    assert found.high == pytest.approx(
-        min(1, found.difference + stats.t.ppf(0.975, freedom) * np.sqrt(total))
-    )
+    assert found.high == pytest.approx(min(1, found.difference + stats.t.ppf(0.975, freedom) * np.sqrt(total)))
 
 
 def test_the_components_are_estimated_without_bias():
@@ -169,9 +165,7 @@ def test_a_small_sure_gap_is_equivalent_and_said():
     a, b = exactly(19_000, 19_004, 18_996, photos=20_000), exactly(18_900, 18_904, 18_896, photos=20_000)
     found = verdict("a", "b", a, b)
     assert found.p_value < 0.05 and found.outcome == "equivalent"
-    assert sentence(found).startswith(
-        "a and b are equivalent within 1 point: a is 0.5 points ahead (95% interval 0.4"
-    )
+    assert sentence(found).startswith("a and b are equivalent within 1 point: a is 0.5 points ahead (95% interval 0.4")
 
 
 def test_a_larger_margin_is_easier_and_a_stricter_alpha_harder():

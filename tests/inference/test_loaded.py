@@ -45,9 +45,7 @@ def write_run(folder: Path, loaded: LoadedModel) -> Run:
     run.write_classes(loaded.classes)
     run.write_config({"model": loaded.name, "preprocess": loaded.preprocess.to_config()})
     save_state(run.weights_path, loaded.model.state_dict(), {})
-    empty = Predictions(
-        (), np.empty((0, len(loaded.classes)), np.float32), np.empty(0, np.int64), loaded.classes
-    )
+    empty = Predictions((), np.empty((0, len(loaded.classes)), np.float32), np.empty(0, np.int64), loaded.classes)
     run.write_predictions({"val": empty, "test": empty}, 0, 1.0)
     result = {"model": loaded.name, "method": "scratch", "seed": 0, "fraction": 1.0, "train_images": 9}
     result |= {"images_seen": 9, "temperature": 1.7, "unsure_below": 0.4, "deterministic": False}
@@ -262,7 +260,5 @@ def test_a_run_of_a_users_module_says_how_to_load_it(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", loaded)
     with pytest.raises(RegardError, match=r"load_model\(module, weights="):
         load_model(tmp_path / "run")
-    again = load_model(
-        Small(), weights=run.weights_path, preprocess=SMALL, classes=json.loads('["a","b","c"]')
-    )
+    again = load_model(Small(), weights=run.weights_path, preprocess=SMALL, classes=json.loads('["a","b","c"]'))
     np.testing.assert_array_equal(again.predict(photos(2)).logits, loaded.predict(photos(2)).logits)

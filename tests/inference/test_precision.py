@@ -24,9 +24,7 @@ class Paced(nn.Module):
         return x.sum(dim=(1, 2, 3))[:, None]
 
 
-@pytest.mark.parametrize(
-    ("fp32", "bf16", "chosen"), [(0.05, 0.02, "bf16"), (0.02, 0.05, "fp32"), (0.05, 0.05, "fp32")]
-)
+@pytest.mark.parametrize(("fp32", "bf16", "chosen"), [(0.05, 0.02, "bf16"), (0.02, 0.05, "fp32"), (0.05, 0.05, "fp32")])
 def test_the_faster_precision_is_chosen(fp32: float, bf16: float, chosen: str) -> None:
     assert choose_precision(Paced(fp32, bf16), 8, 1000) == chosen
 

@@ -94,9 +94,7 @@ def test_the_model_runs_in_evaluation_mode(loaded: LoadedModel) -> None:
 def test_bf16_is_close_to_fp32(loaded: LoadedModel) -> None:
     images = [np.random.default_rng(n).integers(0, 256, (32, 32, 3), dtype=np.uint8) for n in range(8)]
     exact, rough = (
-        np.stack(
-            [row.logits for row in predict_rows(loaded, map(str, range(8)), images, precision=precision)]
-        )  # type: ignore[misc]
+        np.stack([row.logits for row in predict_rows(loaded, map(str, range(8)), images, precision=precision)])  # type: ignore[misc]
         for precision in ("fp32", "bf16")
     )
     assert 0 < np.abs(exact - rough).max() < 0.1

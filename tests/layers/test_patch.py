@@ -18,9 +18,7 @@ def test_embedding_is_a_linear_map_of_each_flattened_patch_row_by_row() -> None:
         torch.testing.assert_close(tokens[:, number], patch @ weight.T + bias)
 
 
-@pytest.mark.parametrize(
-    ("size", "hint"), [(225, "224 or 240"), (250, "240 or 256"), (10, "nearest sizes: 16")]
-)
+@pytest.mark.parametrize(("size", "hint"), [(225, "224 or 240"), (250, "240 or 256"), (10, "nearest sizes: 16")])
 def test_a_size_that_the_patch_does_not_divide_names_the_nearest(size: int, hint: str) -> None:
     with pytest.raises(RegardError, match=rf"img_size={size}: .*{hint}"):
         patch_grid(size, 16)

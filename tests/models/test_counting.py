@@ -8,9 +8,7 @@ from regard.models import count_gmacs, count_parameters, create_model
 
 
 def test_counts_by_hand() -> None:
-    model = nn.Sequential(
-        nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 64, 5)
-    )
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 64, 5))
     assert count_parameters(model) == 3 * 4 * 9 + 4 + 8 + 4 * 64 * 5 + 5
     assert count_gmacs(model, 8) * 1e9 == pytest.approx(64 * 4 * 3 * 9 + 4 * 64 * 5)
 

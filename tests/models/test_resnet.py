@@ -30,9 +30,7 @@ def test_counts_are_the_published_ones(name: str) -> None:
     ("name", "layers", "millions"),
     [("resnet20_32", 20, 0.27), ("resnet32_32", 32, 0.46), ("resnet56_32", 56, 0.85)],
 )
-def test_small_networks_have_the_papers_layers_and_parameters(
-    name: str, layers: int, millions: float
-) -> None:
+def test_small_networks_have_the_papers_layers_and_parameters(name: str, layers: int, millions: float) -> None:
     model = create_model(name, num_classes=10)
     assert sum(isinstance(m, nn.Conv2d | nn.Linear) for m in model.modules()) == layers
     # The paper rounds down (resnet56: 0.8530), or counts without the norms' weights.

@@ -35,9 +35,7 @@ def predictions(rng, ids, labels, classes, accuracy) -> Predictions:
     said = labels.copy()
     wrong = rng.random(len(ids)) > accuracy
     said[wrong] = (labels[wrong] + rng.choice([1, 2, size - 1], wrong.sum())) % size
-    logits[np.arange(len(ids)), said] += np.where(
-        wrong, rng.uniform(2.5, 6, len(ids)), rng.uniform(3, 8, len(ids))
-    )
+    logits[np.arange(len(ids)), said] += np.where(wrong, rng.uniform(2.5, 6, len(ids)), rng.uniform(3, 8, len(ids)))
     logits[np.arange(len(ids)), said] = logits.max(axis=1) + rng.uniform(0.05, 1, len(ids))
     return Predictions(tuple(ids), logits.astype(np.float32), labels, tuple(classes))
 
@@ -121,9 +119,7 @@ def detail_of(name, model, method, accuracy, classes, photos) -> ModelDetail:
             )
             for c, s in zip(classes, spread, strict=True)
         ),
-        reliability=tuple(
-            ReliabilityBin(x, min(1, x * 0.9 + 0.06), photos // 10) for x in np.linspace(0.3, 0.99, 15)
-        ),
+        reliability=tuple(ReliabilityBin(x, min(1, x * 0.9 + 0.06), photos // 10) for x in np.linspace(0.3, 0.99, 15)),
         risk_coverage=tuple((x, (1 - accuracy) * x**2.2) for x in np.linspace(0.01, 1, 400)),
         ece_if_calibrated=0.014,
         mean_top1=Metric(accuracy, accuracy - 1.3 * half, accuracy + 1.3 * half),

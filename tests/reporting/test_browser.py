@@ -90,10 +90,7 @@ def test_confusion_cell_opens_its_photos(browser, report):
     page.keyboard.press("Enter")
     assert page.locator("dialog").is_visible()
     assert page.locator("dialog .gallery li").count() == count
-    assert (
-        page.locator("dialog img").first.evaluate("image => image.decode().then(() => image.naturalWidth)")
-        > 30
-    )
+    assert page.locator("dialog img").first.evaluate("image => image.decode().then(() => image.naturalWidth)") > 30
     assert "taken for" in page.locator("#dialog-title").inner_text()
     page.keyboard.press("Escape")
     assert not page.locator("dialog").is_visible()
@@ -129,12 +126,7 @@ def test_hostile_names_stay_text(browser, hostile_report):
         page.keyboard.press("Escape")
     assert page.evaluate("window.hit") is None
     assert page.locator("script").count() == 2
-    assert (
-        page.locator(
-            "iframe, base, main img[src=x], [onerror], [onload], [onmouseover], style + style"
-        ).count()
-        == 0
-    )
+    assert page.locator("iframe, base, main img[src=x], [onerror], [onload], [onmouseover], style + style").count() == 0
     assert page.locator("meta[http-equiv=refresh]").count() == 0
     assert page.locator("h1").is_visible()
     shown = page.evaluate("JSON.parse(document.getElementById('store').textContent).photos")
@@ -148,9 +140,7 @@ def test_hostile_names_stay_text(browser, hostile_report):
 def test_the_policy_stops_foreign_scripts(browser, report, tmp_path):
     broken = tmp_path / "broken.html"
     text = report.read_text(encoding="utf-8")
-    broken.write_text(
-        text.replace("</main>", "<img src=x onerror='window.hit=1'><script>window.hit=1</script></main>")
-    )
+    broken.write_text(text.replace("</main>", "<img src=x onerror='window.hit=1'><script>window.hit=1</script></main>"))
     page, trouble = opened(browser, broken)
     assert page.evaluate("window.hit") is None
     assert trouble

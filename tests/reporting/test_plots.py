@@ -53,9 +53,7 @@ def test_hostile_names_stay_text():
 
 def test_a_chart_is_valid_and_free_of_style_attributes():
     lines = [
-        Series(
-            "a", 0, points=((10, 0.5), (100, 0.7)), band=((10, 0.4, 0.6), (100, 0.6, 0.8)), dots=((10, 0.45),)
-        ),
+        Series("a", 0, points=((10, 0.5), (100, 0.7)), band=((10, 0.4, 0.6), (100, 0.6, 0.8)), dots=((10, 0.45),)),
         Series("b", 1, 1, points=((10, 0.3),)),
     ]
     svg = line_chart("chart", Frame("t", "images", "top1", x_log=True, x_ticks=(10, 100)), lines)

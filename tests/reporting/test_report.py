@@ -110,9 +110,7 @@ def test_galleries_hold_what_they_say(data):
 
 
 def test_single_run_drops_the_comparison():
-    html = render_report(
-        make_report(models=("resnet18",), methods=("scratch",), seeds=1, fractions=(1.0,), photos=60)
-    )
+    html = render_report(make_report(models=("resnet18",), methods=("scratch",), seeds=1, fractions=(1.0,), photos=60))
     assert '<section id="verdict">' not in html
     assert 'id="data-curves"' not in html
     assert "What one gets right" not in html
@@ -134,12 +132,10 @@ def test_missing_values_are_dashes_and_empty_rows_fall_away(data):
     bare = replace(
         data,
         models=tuple(
-            replace(m, metrics={"top1": Metric(float("nan"))}, per_class=(), reliability=())
-            for m in data.models
+            replace(m, metrics={"top1": Metric(float("nan"))}, per_class=(), reliability=()) for m in data.models
         ),
         runs=tuple(
-            replace(run, cost=Cost(parameters=10 if run.model == "resnet18" else 20), curve=())
-            for run in data.runs
+            replace(run, cost=Cost(parameters=10 if run.model == "resnet18" else 20), curve=()) for run in data.runs
         ),
         check=None,
         suspects=(),

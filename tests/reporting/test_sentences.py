@@ -75,8 +75,6 @@ def test_single_run_and_no_verdict():
     data = make_report(models=("resnet18",), methods=("scratch",), seeds=1, fractions=(1.0,))
     assert answer(data).startswith("resnet18 names ")
     assert "trained from scratch" in answer(data)
-    several = replace(
-        make_report(seeds=1, fractions=(1.0,)), verdicts=(), no_verdict="one seed never yields a verdict"
-    )
+    several = replace(make_report(seeds=1, fractions=(1.0,)), verdicts=(), no_verdict="one seed never yields a verdict")
     assert answer(several).startswith("No verdict: ")
     assert "one seed never yields a verdict" in answer(several)

@@ -19,9 +19,7 @@ def test_no_metadata_survives(tmp_path):
     exif[0x010F] = "SECRETCAMERA"
     exif.get_ifd(0x8825)[2] = (52.0, 31.0, 12.0)
     source = tmp_path / "gps.jpg"
-    Image.fromarray(photo("a")).save(
-        source, exif=exif, comment=b"SECRETCOMMENT", icc_profile=b"SECRETPROFILE"
-    )
+    Image.fromarray(photo("a")).save(source, exif=exif, comment=b"SECRETCOMMENT", icc_profile=b"SECRETPROFILE")
     with Image.open(source) as image:
         thumbs = make_thumbnails(["a"], lambda _: np.asarray(image.convert("RGB")))
     raw = base64.b64decode(thumbs.data["a"])

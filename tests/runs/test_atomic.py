@@ -40,9 +40,7 @@ def test_a_refusing_disk_leaves_the_old_file(tmp_path, monkeypatch, call):
 def test_file_and_folder_are_flushed_before_and_after_the_rename(tmp_path, monkeypatch):
     calls = []
     real_fsync, real_replace = os.fsync, os.replace
-    monkeypatch.setattr(
-        os, "fsync", lambda fd: (calls.append(os.readlink(f"/proc/self/fd/{fd}")), real_fsync(fd))
-    )
+    monkeypatch.setattr(os, "fsync", lambda fd: (calls.append(os.readlink(f"/proc/self/fd/{fd}")), real_fsync(fd)))
     monkeypatch.setattr(os, "replace", lambda a, b: (calls.append("rename"), real_replace(a, b)))
     write_atomic(tmp_path / "a", "x")
     assert [Path(call).name[:2] for call in calls[:1]] == [".a"]
@@ -100,9 +98,7 @@ while True:
 @pytest.mark.parametrize("attempt", range(5))
 def test_killed_while_writing(tmp_path, attempt):
     """Whatever the instant, one generation is whole."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, env=os.environ
-    )
+    process = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, env=os.environ)
     assert process.stdout is not None
     process.stdout.readline()
     time.sleep(0.05 + 0.013 * attempt)

@@ -275,8 +275,6 @@ def test_resume_after_every_step_gives_the_same_bits(tmp_path, monkeypatch, stop
 
 def test_bfloat16_trains():
     model = make()
-    outcome = fit(
-        model, regression_batches, squared_error, optimiser_of(model), Plan(200, 16, precision="bf16")
-    )
+    outcome = fit(model, regression_batches, squared_error, optimiser_of(model), Plan(200, 16, precision="bf16"))
     assert dict(error_on_new_data(model))["val/error"] < 0.2
     assert all(value.dtype == torch.float32 for value in outcome.weights.values())

@@ -37,9 +37,7 @@ def test_layer_decay_by_the_formula():
 
 
 def test_layer_decay_of_a_resnet_rises_with_depth():
-    groups = by_name(
-        create_model("resnet18", num_classes=3, img_size=64), lr=1.0, weight_decay=0.0, layer_decay=0.5
-    )
+    groups = by_name(create_model("resnet18", num_classes=3, img_size=64), lr=1.0, weight_decay=0.0, layer_decay=0.5)
     order = [
         "conv1.weight",
         "layer1.0.conv1.weight",
@@ -73,9 +71,7 @@ def test_the_optimiser_is_the_textbook_one(name):
     optimiser = make_optimiser(name, [{"params": [weight], "weight_decay": 0.1}], 0.1)
     optimiser.step()
     if name == "adamw":
-        expected = torch.tensor([[1.0, -2.0]]) * (1 - 0.1 * 0.1) - 0.1 * torch.sign(
-            torch.tensor([[0.5, 0.25]])
-        )
+        expected = torch.tensor([[1.0, -2.0]]) * (1 - 0.1 * 0.1) - 0.1 * torch.sign(torch.tensor([[0.5, 0.25]]))
     else:
         gradient = torch.tensor([[0.5, 0.25]]) + 0.1 * torch.tensor([[1.0, -2.0]])
         expected = torch.tensor([[1.0, -2.0]]) - 0.1 * 1.9 * gradient

@@ -194,9 +194,7 @@ def test_a_damaged_newest_state_is_named_and_the_one_before_used(
     warnings = [event["text"] for event in events if event["event"] == "warning"]
     assert len(warnings) == 1
     assert "last/" in warnings[0]
-    assert ("manifest" if name == "manifest.json" else name) in warnings[0] or "manifest.json: " in warnings[
-        0
-    ]
+    assert ("manifest" if name == "manifest.json" else name) in warnings[0] or "manifest.json: " in warnings[0]
     assert "continuing from last.previous (step " in warnings[0]
     check(half_way, undisturbed)
 
@@ -265,9 +263,7 @@ def test_a_signal_during_an_evaluation_saves_and_repeats_it(tmp_path, undisturbe
 
 def test_the_exit_code_of_a_process():
     code = "import os, signal; from regard.training.interrupts import Interrupts\n"
-    code += (
-        "with Interrupts(), open(os.devnull): os.kill(os.getpid(), signal.SIG{}); import time; time.sleep(5)"
-    )
+    code += "with Interrupts(), open(os.devnull): os.kill(os.getpid(), signal.SIG{}); import time; time.sleep(5)"
     for name, expected in (("TERM", 143), ("INT", 130)):
         assert subprocess.run([sys.executable, "-c", code.format(name)], check=False).returncode == expected
 

@@ -79,8 +79,7 @@ def test_the_folder_holds_everything(trained):
     assert Preprocess.from_config(run.preprocess) == loaded.preprocess
     assert len([event for event in events if event["event"] == "step"]) == 12
     text = "".join(
-        (run.folder / name).read_text(errors="replace")
-        for name in ("environment.json", "config.yaml", "result.json")
+        (run.folder / name).read_text(errors="replace") for name in ("environment.json", "config.yaml", "result.json")
     )
     assert str(run.folder.parent) not in text
     assert os.path.expanduser("~") not in text
@@ -117,9 +116,7 @@ def test_the_run_loads_and_answers_the_same(trained):
     assert again.temperature == run.result().temperature
 
 
-@pytest.mark.parametrize(
-    ("name", "size"), [("vit_nano_patch4_32", 32), ("vit_tiny_patch16_224", 64), ("resnet18", 64)]
-)
+@pytest.mark.parametrize(("name", "size"), [("vit_nano_patch4_32", 32), ("vit_tiny_patch16_224", 64), ("resnet18", 64)])
 def test_timm_loads_the_run_with_no_other_argument(tmp_path, name, size):
     timm = pytest.importorskip("timm")
     images = make_images(24, size)
@@ -160,9 +157,7 @@ def test_the_seed_decides_and_the_caller_does_not(trained, tmp_path):
 
 @pytest.mark.parametrize("name", ["vit_nano_patch4_32", "resnet20_32"])
 def test_a_terminated_run_continues_to_the_same_bits(tmp_path, name):
-    recipe = replace(
-        RECIPE, mixup=0.2, cutmix=1.0, randaugment=(2, 5.0), erasing=0.25, ema=0.9, accumulation=2
-    )
+    recipe = replace(RECIPE, mixup=0.2, cutmix=1.0, randaugment=(2, 5.0), erasing=0.25, ema=0.9, accumulation=2)
     recipe = replace(recipe, deterministic=True, drop_path=0.1 if name.startswith("vit") else 0.0)
     whole = train_run(Run.create(tmp_path / "whole"), IMAGES, SPLIT, fresh(name), recipe)
 
@@ -246,9 +241,7 @@ def test_finetuning_starts_from_the_loaded_weights(tmp_path):
     recipe = replace(RECIPE, method="finetune", lr=1e-9, weight_decay=0.0, layer_decay=0.75, images_seen=16)
     run = train_run(Run.create(tmp_path / "run"), IMAGES, SPLIT, loaded, recipe)
     after = weights_of(run)
-    torch.testing.assert_close(
-        after["blocks.0.attn.qkv.weight"], before["blocks.0.attn.qkv.weight"], atol=1e-7, rtol=0
-    )
+    torch.testing.assert_close(after["blocks.0.attn.qkv.weight"], before["blocks.0.attn.qkv.weight"], atol=1e-7, rtol=0)
     assert not torch.allclose(after["head.weight"], before["head.weight"])
 
 

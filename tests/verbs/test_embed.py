@@ -38,7 +38,7 @@ def test_vectors_in_order_and_bad_photos_by_name(loaded: LoadedModel, photos: Pa
     assert [Path(id_).name for id_ in found.skipped] == ["2b.png"]
     assert any("2b.png" in event.get("text", "") for event in said)
     np.testing.assert_allclose(found.vectors, loaded.embed(list(found.ids)), atol=1e-5)
-    assert list(found.lines()) == ["5 vectors of 128 numbers, 1 unreadable"]
+    assert list(found.lines()) == ["5 vectors of 96 numbers, 1 unreadable"]
 
 
 def test_files(loaded: LoadedModel, photos: Path, tmp_path: Path) -> None:

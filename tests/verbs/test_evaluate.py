@@ -80,9 +80,7 @@ def test_of_its_own_data_a_run_is_scored_on_its_test_images(loaded: LoadedModel,
     assert found.images == 2
     assert "test images of the run's split" in found.source
     assert found.temperature == 2.0
-    Image.new("RGB", (32, 32)).save(
-        data / "bee" / "new.png"
-    )  # a folder that has grown is still the same data
+    Image.new("RGB", (32, 32)).save(data / "bee" / "new.png")  # a folder that has grown is still the same data
     assert evaluate(run, data).images == 2
     other = folder(tmp_path / "other", ("test",))
     assert evaluate(run, other).images == 8

@@ -63,9 +63,7 @@ def test_rows_without_a_file(loaded: LoadedModel, photos: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
-def test_tables_hold_every_photo_in_order(
-    suffix: str, loaded: LoadedModel, photos: Path, tmp_path: Path
-) -> None:
+def test_tables_hold_every_photo_in_order(suffix: str, loaded: LoadedModel, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "new folder" / f"out{suffix}"
     found = predict(loaded, [photos], out=out, batch_size=2)
     assert found.rows == ()
@@ -91,9 +89,7 @@ def test_no_cell_of_a_csv_is_a_formula(
     assert row["path"] == "'=cmd().png"
     assert "'=bee" in row.values()
     with (tmp_path / "out.csv").open() as file:
-        assert not [
-            cell for line in csv.reader(file) for cell in line if cell[:1] in ("=", "+", "-", "@", "\t")
-        ]
+        assert not [cell for line in csv.reader(file) for cell in line if cell[:1] in ("=", "+", "-", "@", "\t")]
 
 
 @pytest.mark.parametrize("text", ["=1", "+1", "-1", "@x", "\tx", "\rx"])

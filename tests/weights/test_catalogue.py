@@ -76,10 +76,7 @@ def test_a_bare_name_means_its_first_tag() -> None:
 
 
 def test_pretraining_is_told_in_words() -> None:
-    told = {
-        name: find_checkpoint(f"vit_base_patch16_224.{name}").pretraining
-        for name in ("augreg_in21k", "sam_in1k")
-    }
+    told = {name: find_checkpoint(f"vit_base_patch16_224.{name}").pretraining for name in ("augreg_in21k", "sam_in1k")}
     assert told == {"augreg_in21k": "ImageNet-21k", "sam_in1k": "ImageNet-1k"}
     assert find_checkpoint("vit_base_patch16_224").pretraining == "ImageNet-21k, then ImageNet-1k"
 
@@ -90,9 +87,7 @@ def test_an_unknown_tag_names_the_tags_there_are() -> None:
 
 
 def test_an_unknown_name_names_the_nearest() -> None:
-    with pytest.raises(
-        RegardError, match=r"vit_smal_patch16_224: .*nearest: vit_small_patch16_224.*--weights FILE"
-    ):
+    with pytest.raises(RegardError, match=r"vit_smal_patch16_224: .*nearest: vit_small_patch16_224.*--weights FILE"):
         find_checkpoint("vit_smal_patch16_224")
     assert checkpoints_of("vit_tiny_patch4_32") == ()
 

@@ -87,9 +87,7 @@ def test_a_name_without_a_place_is_an_error_that_names_it(state: State) -> None:
 
 def test_a_missing_part_of_q_k_v_is_named() -> None:
     layer = "vit.encoder.layer.0.attention.attention."
-    state = zeros(
-        "vit.embeddings.patch_embeddings.projection.weight", f"{layer}query.bias", f"{layer}value.bias"
-    )
+    state = zeros("vit.embeddings.patch_embeddings.projection.weight", f"{layer}query.bias", f"{layer}value.bias")
     with pytest.raises(RegardError, match=r"blocks\.0\.attn\.qkv\.bias: the weights lack its k part"):
         convert(state)
 

@@ -143,9 +143,7 @@ def test_a_hub_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("checkpoint", [from_hub("timm/good"), from_url("http://127.0.0.1:9/a.pth")])
-def test_offline_without_the_file_says_where_to_put_it(
-    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_offline_without_the_file_says_where_to_put_it(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     said: list[str] = []
     with pytest.raises(RegardError, match="HF_HUB_OFFLINE is set") as caught:
@@ -182,9 +180,7 @@ def test_a_url_that_cannot_be_reached_is_one_line_with_a_way_out() -> None:
         obtain(from_url("http://127.0.0.1:9/a.pth"), lambda line: None)
 
 
-def test_the_environment_decides_where_the_caches_lie(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environment_decides_where_the_caches_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = from_hub("timm/good")
     snapshot = tmp_path / "cache" / "models--timm--good" / "snapshots" / COMMIT / "model.safetensors"
     snapshot.parent.mkdir(parents=True)

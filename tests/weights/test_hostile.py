@@ -352,9 +352,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
         {"a": tensor_entry("U8", [4], 0, 4), "b": tensor_entry("U8", [4], 0, 4)}, b"\0" * 4
     ),
     "safetensors hole": lambda: safetensors_with({"a": tensor_entry("U8", [4], 4, 8)}, b"\0" * 8),
-    "safetensors nested 100,000 deep": lambda: (
-        struct.pack("<Q", 200_005) + b'{"a":' + b"[" * 100_000 + b"]" * 100_000
-    ),
+    "safetensors nested 100,000 deep": lambda: struct.pack("<Q", 200_005) + b'{"a":' + b"[" * 100_000 + b"]" * 100_000,
 }
 
 

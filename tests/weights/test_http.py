@@ -150,9 +150,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, server: str) -
         download(f"{server}/file", tmp_path / "file" / "a.pth")
 
 
-def test_a_long_download_tells_how_far_it_is(
-    tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_long_download_tells_how_far_it_is(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("regard.weights.http.SECONDS_BETWEEN_LINES", 0.0)
     monkeypatch.setattr("regard.weights.http.CHUNK", 50_000)
     lines: list[str] = []

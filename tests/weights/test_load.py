@@ -42,18 +42,14 @@ def test_fitting_weights_are_loaded_whole_and_nothing_is_said(make: Callable[[],
 def test_another_class_count_gives_a_fresh_head_only_where_asked(make: Callable[..., nn.Module]) -> None:
     state, target = make(num_classes=1000).state_dict(), make(num_classes=7)
     before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
-    with pytest.raises(
-        RegardError, match=r"w\.pth: .* head of 1,000 classes, the model has one of 7; .*num_classes=7"
-    ):
+    with pytest.raises(RegardError, match=r"w\.pth: .* head of 1,000 classes, the model has one of 7; .*num_classes=7"):
         load_state(target, state, "w.pth")
     assert same(before, target.state_dict()), "a refusal changes nothing"
     (line,) = load_state(target, state, "w.pth", num_classes=7)
     assert "head of 1,000 classes: a fresh head of 7 classes" in line
     head = target.HEAD
     assert torch.equal(target.state_dict()[f"{head}.weight"], before[f"{head}.weight"])
-    assert same(
-        {name: tensor for name, tensor in target.state_dict().items() if not name.startswith(head)}, state
-    )
+    assert same({name: tensor for name, tensor in target.state_dict().items() if not name.startswith(head)}, state)
 
 
 def test_weights_without_a_head_take_a_fresh_one_where_asked() -> None:

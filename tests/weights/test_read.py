@@ -49,24 +49,18 @@ WRITERS: dict[str, Callable[[Path, State], object]] = {
 
 
 def same(a: State, b: State) -> bool:
-    return a.keys() == b.keys() and all(
-        torch.equal(a[name], b[name]) and a[name].dtype == b[name].dtype for name in a
-    )
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) and a[name].dtype == b[name].dtype for name in a)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".npz", ""])
 @pytest.mark.parametrize("kind", WRITERS)
-def test_every_format_is_read_whatever_its_suffix(
-    tmp_path: Path, state: State, kind: str, suffix: str
-) -> None:
+def test_every_format_is_read_whatever_its_suffix(tmp_path: Path, state: State, kind: str, suffix: str) -> None:
     path = tmp_path / f"model{suffix}"
     WRITERS[kind](path, state)
     assert same(read_state(path), state)
 
 
-@pytest.mark.parametrize(
-    "dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.uint8, torch.bool]
-)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.uint8, torch.bool])
 @pytest.mark.parametrize("kind", ["ours", "torch", "legacy torch"])
 def test_types_and_odd_shapes_survive(tmp_path: Path, kind: str, dtype: torch.dtype) -> None:
     state = {
@@ -120,9 +114,7 @@ def test_the_prefix_of_an_npz_is_stripped(tmp_path: Path, state: State, prefix: 
 
 def test_fortran_order_and_big_endian_arrays_are_read(tmp_path: Path) -> None:
     array = np.arange(6, dtype=">f4").reshape(2, 3)
-    np.savez(
-        tmp_path / "a.npz", big=array, fortran=np.asfortranarray(array.astype("<f4")), scalar=np.float32(3)
-    )
+    np.savez(tmp_path / "a.npz", big=array, fortran=np.asfortranarray(array.astype("<f4")), scalar=np.float32(3))
     expected = torch.arange(6.0).reshape(2, 3)
     read = read_state(tmp_path / "a.npz")
     assert same(read, {"big": expected, "fortran": expected, "scalar": torch.tensor(3.0)})
@@ -149,9 +141,7 @@ def test_our_file_names_format_and_a_hash_per_tensor(tmp_path: Path, state: Stat
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
 
 
-def test_a_failed_save_keeps_the_old_file(
-    tmp_path: Path, state: State, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_save_keeps_the_old_file(tmp_path: Path, state: State, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save_state(tmp_path / "a.safetensors", state)
     old = path.read_bytes()
 
@@ -235,9 +225,7 @@ def test_a_header_that_claims_another_shape_or_name_is_found(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("kind", ["torch", "npz", "compressed npz"])
-def test_a_flipped_bit_in_a_zip_format_is_never_read_as_other_weights(
-    tmp_path: Path, state: State, kind: str
-) -> None:
+def test_a_flipped_bit_in_a_zip_format_is_never_read_as_other_weights(tmp_path: Path, state: State, kind: str) -> None:
     """torch itself reads 97% of such files in silence: it does not check the archive's checksums."""
     path = tmp_path / "model"
     WRITERS[kind](path, state)

@@ -35,7 +35,7 @@ Which model should I use on my images, how sure am I, and why.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit code: 0, 1 (`check` found what would spoil a result), 2 (a mistake), 130, 143."""
+    """Run one command; return its exit code: 0, 1 (`check` found what spoils a result), 2 (a mistake), 130, 143."""
     words = list(sys.argv[1:] if argv is None else argv)
     as_json, debug = (flag in words for flag in GLOBAL_FLAGS)
     words = [word for word in words if word not in GLOBAL_FLAGS]
@@ -111,9 +111,7 @@ def parse(function: Callable[..., Any], words: list[str], prog: str) -> tuple[Ca
     collect.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # tyro reads it
     collect.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     collect.__doc__ = function.__doc__
-    arguments = tyro.cli(
-        collect, prog=prog, args=split_commas(words, lists), config=(tyro.conf.FlagCreatePairsOff,)
-    )
+    arguments = tyro.cli(collect, prog=prog, args=split_commas(words, lists), config=(tyro.conf.FlagCreatePairsOff,))
     return function, arguments
 
 

@@ -60,9 +60,25 @@ class Display:
             self._progress(event)
         elif kind == "evaluation":
             self._top1 = event.get("val/top1", self._top1)
-            self._progress({**event, "title": "training", "done": event["step"], "total": event["steps"], "top1": self._top1})
+            self._progress(
+                {
+                    **event,
+                    "title": "training",
+                    "done": event["step"],
+                    "total": event["steps"],
+                    "top1": self._top1,
+                }
+            )
         elif kind == "step":
-            self._progress({**event, "title": "training", "done": event["step"], "total": event["steps"], "top1": self._top1})
+            self._progress(
+                {
+                    **event,
+                    "title": "training",
+                    "done": event["step"],
+                    "total": event["steps"],
+                    "top1": self._top1,
+                }
+            )
 
     def _note(self, text: str) -> None:
         if self._bar is not None:

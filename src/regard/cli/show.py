@@ -58,7 +58,8 @@ def train_lines(run: Any) -> list[str]:
             lines.append(f"{name} top1 {100 * predictions.correct.mean():.1f}% of {len(predictions):,} images")
     return [
         *lines,
-        f"{result.model}, {result.method}, {result.train_images:,} training images, {result.cost.train_seconds or 0:.0f} s",
+        f"{result.model}, {result.method}, {result.train_images:,} training images, "
+        f"{result.cost.train_seconds or 0:.0f} s",
         f"run folder: {run.folder}",
         *([f"report: {run.folder / 'report.html'}"] if (run.folder / "report.html").is_file() else []),
     ]

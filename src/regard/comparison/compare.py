@@ -40,15 +40,21 @@ class Task:
 def recipes(plan: Plan, train: int, untrained: Mapping[str, LoadedModel]) -> dict[tuple[str, str], Recipe]:
     """The recipe of each model and method: its family's, with the one budget that all share.
 
-    train: training images at the full fraction; untrained: one of each model, for its family and image size. The budget is `--images-seen` or `--minutes`; without either it is the longest that a family's own recipe asks for
-    at the full fraction. Batch size is the smallest that a family asks for, so that steps are equal too.
+    train: training images at the full fraction; untrained: one of each model, for its family and image size. The
+    budget is `--images-seen` or `--minutes`; without either it is the longest that a family's own recipe asks for at
+    the full fraction. Batch size is the smallest that a family asks for, so that steps are equal too.
     """
     found = {}
     for method in plan.methods:
         for model in plan.models:
             loaded = untrained[model]
             found[model, method] = recipe_for(
-                family_of(loaded), method, train, loaded.preprocess.size, plan.images_seen, plan.overrides.get("head", "linear")
+                loaded.spec,
+                method,
+                train,
+                loaded.preprocess.size,
+                plan.images_seen,
+                plan.overrides.get("head", "linear"),
             )
     batch = min(recipe.batch_size for recipe in found.values())
     budget: dict[str, Any] = {"minutes": plan.minutes}
@@ -66,17 +72,6 @@ def shared_precision(chosen: Mapping[tuple[str, str], Recipe], precision: str) -
     return {key: recipe.with_overrides({"precision": precision}) for key, recipe in chosen.items()}
 
 
-def family_of(loaded: LoadedModel) -> Any:
-    """What a recipe needs to know of a model: the registry's sheet, or "other" for a module of the user's."""
-    return loaded.spec if loaded.spec is not None else _Unknown()
-
-
-@dataclass(frozen=True)
-class _Unknown:
-    family: str = "other"
-    patch_size: int | None = None
-
-
 def _longest(found: Any, train: int) -> int:
     return max(round((recipe.epochs or 1) * train) for recipe in found)
 
@@ -87,7 +82,9 @@ def _lr_scale(recipe: Recipe, batch: int) -> float:
     return ratio if recipe.optimiser == "sgd" else ratio**0.5
 
 
-def run_all(plan: Plan, task: Task, folder: Path, chosen: Mapping[tuple[str, str], Recipe], on_event: OnEvent) -> list[RunResult]:
+def run_all(
+    plan: Plan, task: Task, folder: Path, chosen: Mapping[tuple[str, str], Recipe], on_event: OnEvent
+) -> list[RunResult]:
     """Train what is missing and read every result, in the plan's order."""
     conditions = plan.conditions()
     results = []
@@ -107,9 +104,7 @@ def run_all(plan: Plan, task: Task, folder: Path, chosen: Mapping[tuple[str, str
     return results
 
 
-def _train(
-    condition: Condition, task: Task, place: Path, recipe: Recipe, begun: Run | None, on_event: OnEvent
-) -> Run:
+def _train(condition: Condition, task: Task, place: Path, recipe: Recipe, begun: Run | None, on_event: OnEvent) -> Run:
     split = task.split(condition.seed)
     subset = take_fraction(task.images, split.train, condition.fraction, condition.seed)
     return train_run(
@@ -135,7 +130,7 @@ class Candidate:
 
     @property
     def validation_top1(self) -> float:
-        """Mean over seeds: the figure by which the winner is chosen; of given predictions, which have no validation, the test's."""
+        """Mean over seeds, by which the winner is chosen; given predictions have no validation: the test's."""
         return float(np.mean([(run.val if len(run.val) else run.test).correct.mean() for run in self.runs]))
 
     @property
@@ -153,7 +148,12 @@ def candidates(results: Sequence[RunResult]) -> list[Candidate]:
         if result.fraction == full:
             runs.setdefault((result.model, result.method), []).append(result)
     found = [
-        Candidate(f"{model} ({method})" if several_methods else model, model, method, tuple(sorted(own, key=lambda run: run.seed)))
+        Candidate(
+            f"{model} ({method})" if several_methods else model,
+            model,
+            method,
+            tuple(sorted(own, key=lambda run: run.seed)),
+        )
         for (model, method), own in runs.items()
     ]
     return sorted(found, key=lambda candidate: -candidate.validation_top1)
@@ -164,8 +164,7 @@ def verdicts(ordered: Sequence[Candidate], margin: float) -> tuple[Verdict, ...]
     winner, *others = ordered
     for other in others:
         if other.runs[0].test.ids != winner.runs[0].test.ids:
-            raise RegardError(f"{winner.name} and {other.name}: they answered different test images; run them on one split")
-    return tuple(
-        holm([verdict(winner.name, other.name, winner.correct, other.correct, margin) for other in others])
-    )
-
+            raise RegardError(
+                f"{winner.name} and {other.name}: they answered different test images; run them on one split"
+            )
+    return tuple(holm([verdict(winner.name, other.name, winner.correct, other.correct, margin) for other in others]))

@@ -19,8 +19,8 @@ from regard.results import CheckReport, RunResult, Verdict
 
 INTERVAL_NOTE = (
     "Intervals at 95%, of the run shown (seed {seed}): Wilson for top1, top5, precision and recall; bootstrap over "
-    "photos, near-duplicates kept together, for macro F1, balanced accuracy, NLL and Brier. They say how much other photos "
-    "would change the figure, not how much training again would: that is in the verdict."
+    "photos, near-duplicates kept together, for macro F1, balanced accuracy, NLL and Brier. They say how much other "
+    "photos would change the figure, not how much training again would: that is in the verdict."
 )
 THUMBNAIL_SIDE = 96
 CURVE_POINTS = 60
@@ -64,7 +64,7 @@ def _thinned(curve: Any) -> tuple[tuple[float, float], ...]:
 
 
 def overlap_note(run: RunResult) -> str:
-    """A warning where the backbone may have seen the test photos: what it was pre-trained on is named, never guessed away."""
+    """A warning where the backbone may have seen the test photos: what it was pre-trained on is named."""
     if run.pretraining.lower().startswith("none") or not run.pretraining:
         return ""
     return (
@@ -102,7 +102,9 @@ def report_data(
         models=tuple(model_detail(candidate, groups) for candidate in ordered),
         runs=tuple(results),
         verdicts=() if one_seed else tuple(found),
-        no_verdict="one seed never yields a verdict about recipes; run at least 3" if one_seed and len(ordered) > 1 else "",
+        no_verdict="one seed never yields a verdict about recipes; run at least 3"
+        if one_seed and len(ordered) > 1
+        else "",
         file_tests=tuple(file_tests),
         check=story.check,
         suspects=story.suspects,

@@ -62,7 +62,7 @@ class Estimate:
 
 
 def measure(chosen: Mapping[Key, Recipe], untrained: Mapping[str, LoadedModel]) -> Speeds:
-    """Time a few steps of every model. Untrained weights do: speed does not depend on them, and nothing is downloaded."""
+    """Time a few steps of every model; untrained weights do, since speed does not depend on them."""
     seconds, parameters = {}, {}
     for (name, method), recipe in chosen.items():
         module, size = untrained[name].model, untrained[name].preprocess.size

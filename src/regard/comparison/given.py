@@ -39,10 +39,16 @@ def read_predictions(path: Path, labels: dict[str, str] | None) -> Predictions:
     elif labels is not None:
         missing = [id_ for id_ in ids if id_ not in labels]
         if missing:
-            raise RegardError(f"{path}: {missing[0]!r} is no image of the data set ({len(missing)} such rows); paths must be relative to it")
+            raise RegardError(
+                f"{path}: {missing[0]!r} is no image of the data set ({len(missing)} such rows); "
+                "expected paths relative to it"
+            )
         truth = [labels[id_] for id_ in ids]
     else:
-        raise RegardError(f"{path}: no label column ({', '.join(LABEL_COLUMNS)}); add one, or name the data set: regard compare DATA --predictions ...")
+        raise RegardError(
+            f"{path}: no label column ({', '.join(LABEL_COLUMNS)}); add one, or name the data set: "
+            "regard compare DATA --predictions ..."
+        )
     numeric = [
         name
         for name in table.column_names
@@ -60,7 +66,8 @@ def read_predictions(path: Path, labels: dict[str, str] | None) -> Predictions:
         logits[np.arange(len(ids)), [classes.index(answer) for answer in answers]] = SURE
     else:
         raise RegardError(
-            f"{path}: neither a class column ({', '.join(CLASS_COLUMNS)}) nor a column of probabilities per class; it has {', '.join(table.column_names)}"
+            f"{path}: neither a class column ({', '.join(CLASS_COLUMNS)}) nor a column of probabilities per class; "
+            f"it has {', '.join(table.column_names)}"
         )
     return Predictions(tuple(ids), logits, np.array([classes.index(label) for label in truth]), classes)
 
@@ -71,7 +78,9 @@ def _table(path: Path) -> pa.Table:
     try:
         return pq.read_table(path) if path.suffix.lower() == ".parquet" else pa.csv.read_csv(path)
     except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
-        raise RegardError(f"{path}: not a readable table ({str(error).splitlines()[0]}); expected CSV or Parquet") from None
+        raise RegardError(
+            f"{path}: not a readable table ({str(error).splitlines()[0]}); expected CSV or Parquet"
+        ) from None
 
 
 def _column(names: dict[str, str], wanted: Sequence[str], path: Path) -> str:
@@ -94,7 +103,10 @@ def given_results(paths: Sequence[Path], labels: dict[str, str] | None) -> list[
         own = dict(zip(one.ids, (one.classes[label] for label in one.labels), strict=True))
         if own != truth:
             odd = next(id_ for id_ in (*truth, *own) if own.get(id_) != truth.get(id_))
-            raise RegardError(f"{path}: differs from {paths[0]} in its images or labels (first: {odd!r}); both must answer the same test images")
+            raise RegardError(
+                f"{path}: differs from {paths[0]} in its images or labels (first: {odd!r}); "
+                "both must answer the same test images"
+            )
         results.append(_result(name, _aligned(one, first.ids, classes)))
     return results
 

@@ -118,7 +118,9 @@ def _read(folder: Path) -> dict[str, Any]:
     try:
         found = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise RegardError(f"{path}: cannot be read ({str(error).splitlines()[0]}); start anew with --overwrite") from None
+        raise RegardError(
+            f"{path}: cannot be read ({str(error).splitlines()[0]}); start anew with --overwrite"
+        ) from None
     if not isinstance(found, dict) or "measured_precision" not in found:
         raise RegardError(f"{path}: holds no comparison; start anew with --overwrite")
     return found

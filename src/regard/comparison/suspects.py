@@ -1,4 +1,4 @@
-"""Photos whose label an out-of-fold head disputes (confident learning's simplest form; Northcutt et al. 2021)."""
+"""Photos whose label an out-of-fold head disputes: confident learning (Northcutt et al. 2021, section 3.1)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from regard.reporting.records import Suspect
 from regard.results import RunResult
 
 FOLDS = 5
-CONFIDENT = 0.8  # of another class, out of fold
 MOST = 40
 
 
@@ -39,10 +38,13 @@ def suspects(
     probabilities = cross_val_predict(head, features[rows], labels[rows], cv=folds, method="predict_proba")
     columns = np.unique(labels[rows])
     answers, confidence = columns[probabilities.argmax(axis=1)], probabilities.max(axis=1)
-    disputed = np.flatnonzero((answers != labels[rows]) & (confidence >= CONFIDENT))
+    # Sure of a class is who is as sure as the head is, on average, of the photos that carry its label.
+    sure = np.array([probabilities[labels[rows] == column, place].mean() for place, column in enumerate(columns)])
+    disputed = np.flatnonzero((answers != labels[rows]) & (confidence >= sure[probabilities.argmax(axis=1)]))
     order = disputed[np.argsort(-confidence[disputed], kind="stable")][:MOST]
     return tuple(
-        Suspect(ids[rows[row]], classes[labels[rows[row]]], classes[answers[row]], float(confidence[row])) for row in order
+        Suspect(ids[rows[row]], classes[labels[rows[row]]], classes[answers[row]], float(confidence[row]))
+        for row in order
     )
 
 

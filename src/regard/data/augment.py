@@ -84,9 +84,7 @@ class Augment:
             erase_box(image, rng)
         return image
 
-    def _random_crop(
-        self, source: ImageSource, preprocess: Preprocess, rng: np.random.Generator
-    ) -> np.ndarray:
+    def _random_crop(self, source: ImageSource, preprocess: Preprocess, rng: np.random.Generator) -> np.ndarray:
         opened = open_image(source)
         top, left, height, width = crop_box(opened.height, opened.width, self.scale, self.ratio, rng)
         decoded = opened.pixels(reduction(min(height, width), preprocess.size))
@@ -107,9 +105,7 @@ class Augment:
 
     def to_config(self) -> dict:
         """Plain values for YAML or JSON."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()
-        }
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_config(cls, config: Mapping) -> Augment:
@@ -184,9 +180,7 @@ def fill_colour(mean: tuple[float, float, float]) -> list[float]:
     return [float(round(255 * value)) for value in mean]
 
 
-def rand_augment(
-    image: Tensor, count: int, magnitude: float, fill: list[float], rng: np.random.Generator
-) -> Tensor:
+def rand_augment(image: Tensor, count: int, magnitude: float, fill: list[float], rng: np.random.Generator) -> Tensor:
     """`count` operations drawn with replacement, each applied with probability 0.5, level N(magnitude, 0.5).
 
     image (3, H, W) uint8 -> the same. Levels are clipped to 0..10; signs are fair coins.

@@ -183,9 +183,7 @@ def report(images: ImageSet, found: Scan, split: Split | None, max_bad: float) -
     readable = np.array([row for row in range(len(images)) if row not in found.errors], dtype=np.int64)
     if not len(readable):
         code, message = found.errors[0]
-        raise RegardError(
-            f"{images.name}: none of {len(images):,} images can be read (first: {message}; {code})"
-        )
+        raise RegardError(f"{images.name}: none of {len(images):,} images can be read (first: {message}; {code})")
     groups = tuple(tuple(images.ids[row] for row in group) for group in found.near)
     part, notes = _parts(images, readable, groups, split)
     counts = _counts(images, part)
@@ -225,9 +223,7 @@ def _parts(
 def _counts(images: ImageSet, part: dict[int, str]) -> dict[str, dict[str, int]]:
     """split -> class -> readable images."""
     tally = Counter((split, int(images.labels[row])) for row, split in part.items())
-    return {
-        split: {name: tally[split, label] for label, name in enumerate(images.classes)} for split in PARTS
-    }
+    return {split: {name: tally[split, label] for label, name in enumerate(images.classes)} for split in PARTS}
 
 
 def _leaked(near: Sequence[Sequence[int]], part: dict[int, str]) -> list[int]:
@@ -268,9 +264,7 @@ def _class_findings(images: ImageSet, counts: dict[str, dict[str, int]]) -> Iter
     largest, smallest = max(total, key=total.__getitem__), min(total, key=total.__getitem__)
     if 0 < total[smallest] < total[largest]:
         ratio = total[largest] / total[smallest]
-        message = (
-            f"largest class {largest} ({total[largest]:,}) has {ratio:.1f} times the images of the smallest, "
-        )
+        message = f"largest class {largest} ({total[largest]:,}) has {ratio:.1f} times the images of the smallest, "
         message += f"{smallest} ({total[smallest]:,})"
         yield Finding("imbalance", "warning" if ratio > IMBALANCE else "note", message)
 
@@ -299,9 +293,7 @@ def _duplicate_findings(
         yield named("exact-duplicate", "warning", rows, message)
     near = [group for group in found.near if group not in set(found.exact)]
     rows = [row for group in near for row in group]
-    message = (
-        f"{_count(len(rows), 'image')} in {_count(len(near), 'group')} of near duplicates ({THRESHOLDS})"
-    )
+    message = f"{_count(len(rows), 'image')} in {_count(len(near), 'group')} of near duplicates ({THRESHOLDS})"
     yield named("near-duplicate", "warning" if rows else "note", rows, message)
 
 

@@ -59,16 +59,12 @@ def find_duplicates(contents: Sequence[str], thumbnails: np.ndarray, small: np.n
     side below SMALL. Time grows with N and the number of candidates, not with N squared.
     """
     content_of = (
-        np.unique(np.asarray(contents, dtype=str), return_inverse=True)[1]
-        if len(contents)
-        else np.empty(0, int)
+        np.unique(np.asarray(contents, dtype=str), return_inverse=True)[1] if len(contents) else np.empty(0, int)
     )
     first, owner = _firsts(content_of)
     pairs = first[_near_pairs(thumbnails[first], small[first])]
     same = np.stack([np.arange(len(content_of)), first[owner]], axis=1)
-    return Duplicates(
-        _components(same, len(content_of)), _components(np.concatenate([same, pairs]), len(content_of))
-    )
+    return Duplicates(_components(same, len(content_of)), _components(np.concatenate([same, pairs]), len(content_of)))
 
 
 def _firsts(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -122,9 +118,7 @@ def _coefficients(pixels: np.ndarray) -> np.ndarray:
     wave[0] /= np.sqrt(2)
     order = sorted((u + v, u, v) for u in range(SIDE) for v in range(SIDE))[: 1 + BITS]
     basis = np.stack([np.outer(wave[u], wave[v]).ravel() for _, u, v in order]).astype(np.float32)
-    blocks = [
-        pixels[start : start + 8192].astype(np.float32) @ basis.T for start in range(0, len(pixels), 8192)
-    ]
+    blocks = [pixels[start : start + 8192].astype(np.float32) @ basis.T for start in range(0, len(pixels), 8192)]
     return np.concatenate(blocks) if blocks else np.empty((0, 1 + BITS), dtype=np.float32)
 
 
@@ -157,9 +151,7 @@ def _candidates(codes: np.ndarray) -> Iterator[np.ndarray]:
                 yield np.stack([first[i[near]], first[j[near]]], axis=1)
 
 
-def _expand(
-    seekers: np.ndarray, start: np.ndarray, count: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _expand(seekers: np.ndarray, start: np.ndarray, count: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Each seeker beside each place of its run [start, start + count), about CHUNK pairs at a time."""
     ends = np.cumsum(count)
     borders = np.searchsorted(ends, np.arange(CHUNK, (ends[-1] if len(ends) else 0) + CHUNK, CHUNK))

@@ -77,9 +77,7 @@ def list_torchvision(name: str, announce: Callable[[str], None] = say) -> Listin
         known = [one for one in datasets.__all__ if inspect.isclass(getattr(datasets, one))]
         near = get_close_matches(name, known, n=3, cutoff=0.4)
         raise RegardError(f"torchvision:{name}: no such data set; nearest: {', '.join(near) or 'none'}")
-    home = os.environ.get("TORCH_HOME") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or "~/.cache", "torch"
-    )
+    home = os.environ.get("TORCH_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "torch")
     root = Path(home).expanduser() / "datasets"
     parts = _open_parts(name, kind, root, announce)
     names = _class_names(parts)
@@ -100,9 +98,7 @@ def _open_parts(name: str, kind: Any, root: Path, announce: Callable[[str], None
     needed = [
         one.name
         for one in arguments.values()
-        if one.default is one.empty
-        and one.kind is one.POSITIONAL_OR_KEYWORD
-        and one.name not in ("root", "split")
+        if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD and one.name not in ("root", "split")
     ]
     if needed or "root" not in arguments:
         raise RegardError(
@@ -126,9 +122,7 @@ def _open_parts(name: str, kind: Any, root: Path, announce: Callable[[str], None
             except ValueError:  # torchvision's answer to a part that the set does not have
                 continue
     if "train" not in dict(parts):
-        raise RegardError(
-            f"torchvision:{name}: no part named train; save the images in class folders instead"
-        )
+        raise RegardError(f"torchvision:{name}: no part named train; save the images in class folders instead")
     return parts
 
 
@@ -141,12 +135,8 @@ def _construct(
     except (RuntimeError, OSError) as error:
         missing = error
     if not downloads:
-        raise RegardError(
-            f"torchvision:{name}: not in {root}, and torchvision cannot download it; put it there"
-        )
-    announce(
-        f"torchvision:{name}: downloading {' '.join(map(str, part.values()))} to {root}".replace("  ", " ")
-    )
+        raise RegardError(f"torchvision:{name}: not in {root}, and torchvision cannot download it; put it there")
+    announce(f"torchvision:{name}: downloading {' '.join(map(str, part.values()))} to {root}".replace("  ", " "))
     root.mkdir(parents=True, exist_ok=True)
     try:
         return kind(root=root, download=True, **part)

@@ -20,13 +20,9 @@ from regard.data.published import list_digits, list_torchvision
 from regard.data.tables import TABLE_SUFFIXES, Listing, Source, list_table, posix_id, some, split_named
 from regard.errors import RegardError
 
-IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-)
+IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"))
 NO_CONTENT = frozenset(("__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "lost+found"))
-LAYOUTS = (
-    "expected FOLDER/<class>/*, FOLDER/{train,val,test}/<class>/*, or a CSV or Parquet table (path, label)"
-)
+LAYOUTS = "expected FOLDER/<class>/*, FOLDER/{train,val,test}/<class>/*, or a CSV or Parquet table (path, label)"
 MISSING = "no such folder or table"
 
 
@@ -78,11 +74,7 @@ class Chosen(Sequence[Any]):
     @overload
     def __getitem__(self, row: slice) -> Chosen: ...
     def __getitem__(self, row: int | slice) -> Any:
-        return (
-            Chosen(self.source, self.rows[row])
-            if isinstance(row, slice)
-            else self.source[int(self.rows[row])]
-        )
+        return Chosen(self.source, self.rows[row]) if isinstance(row, slice) else self.source[int(self.rows[row])]
 
 
 def open_images(data: str | Path, classes: Sequence[str] | None = None) -> ImageSet:
@@ -214,9 +206,7 @@ def _list_folder(root: Path) -> Listing:
     if not ids:
         raise RegardError(f"{root}: no images in its {len(folders)} folders{_others(suffixes)}; {LAYOUTS}")
     if without := sorted(set(empty) - set(labels)):
-        raise RegardError(
-            f"{root}: no images in class folder {some(without)}{_others(suffixes)}; fill or delete it"
-        )
+        raise RegardError(f"{root}: no images in class folder {some(without)}{_others(suffixes)}; fill or delete it")
     notes = (f"{sum(suffixes.values()):,} files are no images and were passed over{_others(suffixes)}",)
     name = root.name if root.name not in ("", "..") else root.resolve().name
     return Listing(name, ids, labels, given, sources, notes if suffixes else ())
@@ -236,9 +226,7 @@ def _split_folders(root: Path, folders: list[Path]) -> dict[str, Path]:
     for folder in folders:
         split = split_named(folder.name) or ""
         if split in parts:
-            raise RegardError(
-                f"{root}: {parts[split].name} and {folder.name} both mean {split}; keep one of them"
-            )
+            raise RegardError(f"{root}: {parts[split].name} and {folder.name} both mean {split}; keep one of them")
         parts[split] = folder
     return {split: parts[split] for split in ("train", "val", "test") if split in parts}
 
@@ -321,8 +309,7 @@ def _check_trainable(name: str, labels: Sequence[str], found: list[str]) -> None
     single = [label for label in found if counts[label] == 1]
     if single:
         raise RegardError(
-            f"{name}: a single image in class {some(single)}; each class needs two or more, "
-            "add images or leave it out"
+            f"{name}: a single image in class {some(single)}; each class needs two or more, add images or leave it out"
         )
 
 
@@ -330,9 +317,7 @@ def _check_splits(name: str, labels: Sequence[str], splits: Sequence[str]) -> No
     given = set(splits)
     if "" in given and len(given) > 1:
         without = sum(split == "" for split in splits)
-        raise RegardError(
-            f"{name}: {without:,} of {len(splits):,} images have no split; give one to all or to none"
-        )
+        raise RegardError(f"{name}: {without:,} of {len(splits):,} images have no split; give one to all or to none")
     if "train" not in given:
         return
     trained = {label for label, split in zip(labels, splits, strict=True) if split == "train"}

@@ -46,9 +46,7 @@ def split_images(images: ImageSet, seed: int, groups: Iterable[Sequence[str]] = 
     rows = {part: np.flatnonzero(np.array(images.split) == part) for part in PARTS}
     bundles = [np.asarray(bundle) for bundle in _bundles(images, groups)]
     if len(given) > 1 and not given["train"]:
-        raise RegardError(
-            f"{images.name}: splits {', '.join(sorted(given))} but none to train on; add a train folder"
-        )
+        raise RegardError(f"{images.name}: splits {', '.join(sorted(given))} but none to train on; add a train folder")
     if len(given) == 3:
         split = Split(*(rows[part] for part in PARTS), notes=())
         origin = ("as given", "as given", "as given")
@@ -81,9 +79,7 @@ def take_fraction(images: ImageSet, rows: np.ndarray, fraction: float, seed: int
     rows = np.asarray(rows, dtype=np.int64)
     taken: list[int] = []
     for label in np.unique(images.labels[rows]):
-        members = sorted(
-            rows[images.labels[rows] == label], key=lambda row: _key(f"fraction {seed}", images.ids[row])
-        )
+        members = sorted(rows[images.labels[rows] == label], key=lambda row: _key(f"fraction {seed}", images.ids[row]))
         taken += members[: max(1, int(fraction * len(members) + 0.5))]
     return np.array(sorted(taken), dtype=np.int64)
 
@@ -94,9 +90,7 @@ def write_split(path: str | Path, images: ImageSet, split: Split) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("id", "class", "split"))
     for part in PARTS:
-        writer.writerows(
-            (images.ids[row], images.classes[images.labels[row]], part) for row in getattr(split, part)
-        )
+        writer.writerows((images.ids[row], images.classes[images.labels[row]], part) for row in getattr(split, part))
     write_beside(Path(path), text.getvalue())
 
 
@@ -126,9 +120,7 @@ def read_split(path: str | Path, images: ImageSet) -> Split:
             raise RegardError(f"{path}: {id_}: {'listed twice' if part else f'unknown split {word!r}'}")
         if images.classes[images.labels[row]] != label:
             now = images.classes[images.labels[row]]
-            raise RegardError(
-                f"{path}: {id_} was {label!r} and is {now!r} now; use the labels it was written for"
-            )
+            raise RegardError(f"{path}: {id_} was {label!r} and is {now!r} now; use the labels it was written for")
         seen.add(id_)
         parts[part].append(row)
     train, val, test = (np.array(sorted(parts[part]), dtype=np.int64) for part in PARTS)
@@ -152,9 +144,7 @@ def _bundles(images: ImageSet, groups: Iterable[Sequence[str]]) -> list[list[int
     return [bundle_of.get(row, [row]) for row in range(len(images)) if bundle_of.get(row, [row])[0] == row]
 
 
-def _cut(
-    images: ImageSet, rows: np.ndarray, bundles: list[np.ndarray], share: float, purpose: str
-) -> np.ndarray:
+def _cut(images: ImageSet, rows: np.ndarray, bundles: list[np.ndarray], share: float, purpose: str) -> np.ndarray:
     """A stratified share of the rows, sorted; a bundle goes with the class that most of its images have.
 
     Each class gives its quota as nearly as whole bundles allow, at least one image, and keeps at least one.

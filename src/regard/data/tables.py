@@ -69,9 +69,7 @@ def list_table(table: Path) -> Listing:
     sources: list[Path] = []
     for row, (path, label, cell) in enumerate(zip(paths, labels, splits, strict=True), start=2):
         if not path or not label:
-            raise RegardError(
-                f"{table}: row {row} has no {'label' if path else 'path'}; every row needs both"
-            )
+            raise RegardError(f"{table}: row {row} has no {'label' if path else 'path'}; every row needs both")
         split = split_named(cell) if cell else ""
         if split is None:
             raise RegardError(f"{table}: row {row}: split {cell!r}; expected train, val or test")
@@ -84,9 +82,7 @@ def list_table(table: Path) -> Listing:
                 "one image has one label, delete the wrong row"
             )
         if before[1] != split:
-            raise RegardError(
-                f"{table}: row {row}: {path} is in two splits ({before[1]} and {split}); keep one"
-            )
+            raise RegardError(f"{table}: row {row}: {path} is in two splits ({before[1]} and {split}); keep one")
         if len(seen) > len(sources):
             sources.append(file)
     twice = len(paths) - len(sources)
@@ -119,13 +115,10 @@ def _read_columns(table: Path) -> dict[str, list[str]]:
     for name, synonyms in COLUMNS.items():
         column = next((lower.index(word) for word in synonyms if word in lower), None)
         if column is not None:
-            found[name] = [
-                unicodedata.normalize("NFC", cell) if name == "label" else cell for cell in cells(column)
-            ]
+            found[name] = [unicodedata.normalize("NFC", cell) if name == "label" else cell for cell in cells(column)]
         elif name != "split":
             raise RegardError(
-                f"{table}: no column {name!r} (or {', '.join(synonyms[1:])}); "
-                f"columns found: {some(names) or 'none'}"
+                f"{table}: no column {name!r} (or {', '.join(synonyms[1:])}); columns found: {some(names) or 'none'}"
             )
     return found
 

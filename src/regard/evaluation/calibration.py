@@ -50,9 +50,7 @@ def labelled(predictions: Predictions) -> Predictions:
     if not known.any():
         raise RegardError("predictions: no image has a known label; metrics need labelled images")
     if not np.isfinite(predictions.logits[known]).all():
-        raise RegardError(
-            "predictions: logits hold NaN or infinity; the model diverged or its file is damaged"
-        )
+        raise RegardError("predictions: logits hold NaN or infinity; the model diverged or its file is damaged")
     if known.all():
         return predictions
     ids = tuple(id_ for id_, keep in zip(predictions.ids, known, strict=True) if keep)
@@ -103,9 +101,7 @@ def risk_coverage(predictions: Predictions, temperature: float = 1.0) -> RiskCov
     order = np.argsort(-confidence, kind="stable")
     threshold = confidence[order]
     errors = np.cumsum(~known.correct[order])
-    last = np.append(
-        threshold[1:] != threshold[:-1], True
-    )  # a threshold cannot part images of equal confidence
+    last = np.append(threshold[1:] != threshold[:-1], True)  # a threshold cannot part images of equal confidence
     accepted = np.flatnonzero(last) + 1
     return RiskCoverage(threshold[last], accepted / len(known), errors[last] / accepted)
 
@@ -134,9 +130,7 @@ def reliability(predictions: Predictions, temperature: float = 1.0, bins: int = 
     for members in equal_mass_bins(confidence, bins):
         right, images = int(known.correct[members].sum()), len(members)
         low, high = wilson(right, images)
-        rows.append(
-            ReliabilityBin(images, float(confidence[members].mean()), right / images, float(low), float(high))
-        )
+        rows.append(ReliabilityBin(images, float(confidence[members].mean()), right / images, float(low), float(high)))
     return rows
 
 

@@ -57,9 +57,7 @@ def group_numbers(ids: Sequence[str], groups: Iterable[Sequence[str]] = ()) -> n
 def sum_groups(values: sparse.csr_array, numbers: np.ndarray) -> sparse.csr_array:
     """(N, F) additive quantities of images -> (G, F) of groups; `numbers` as from `group_numbers`."""
     ones = np.ones(len(numbers))
-    member = sparse.csr_array(
-        (ones, (numbers, np.arange(len(numbers)))), shape=(numbers.max() + 1, len(numbers))
-    )
+    member = sparse.csr_array((ones, (numbers, np.arange(len(numbers)))), shape=(numbers.max() + 1, len(numbers)))
     return sparse.csr_array(member @ values)
 
 

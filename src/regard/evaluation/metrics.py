@@ -114,9 +114,7 @@ def summarise(
     known = labelled(predictions)
     plain = values(known, temperature)
     summary = {
-        name: proportion(round(plain[name] * len(known)), len(known))
-        for name in ("top1", "top5")
-        if name in plain
+        name: proportion(round(plain[name] * len(known)), len(known)) for name in ("top1", "top5") if name in plain
     }
     numbers = group_numbers(known.ids, groups)
     count = int(numbers.max()) + 1
@@ -199,9 +197,7 @@ class ClassificationEvaluator(Generic[Model]):
     predict: answers its images with the model it is given; prefix: put before each name ("val/").
     """
 
-    def __init__(
-        self, predict: Callable[[Model], Predictions], prefix: str = "", temperature: float = 1.0
-    ) -> None:
+    def __init__(self, predict: Callable[[Model], Predictions], prefix: str = "", temperature: float = 1.0) -> None:
         self.predict = predict
         self.prefix = prefix
         self.temperature = temperature

@@ -84,9 +84,7 @@ def verdict(
     half = float(stats.t.ppf(1 - alpha / 2, freedom)) * error
     p_value = float(2 * stats.t.sf(abs(difference) / error, freedom))
     within = float(stats.t.sf((margin - abs(difference)) / error, freedom))
-    unseen = (
-        1 - margin
-    ) ** photos  # chance to miss every photo of a kind that makes up `margin` of all photos
+    unseen = (1 - margin) ** photos  # chance to miss every photo of a kind that makes up `margin` of all photos
     p_equivalent = max(within, unseen)
     return Verdict(
         a=a_name,
@@ -138,9 +136,7 @@ def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> McNemar:
     """Exact two-sided McNemar test of two given sets of answers: (N,) bool each, over the same photos."""
     a, b = np.asarray(correct_a, bool), np.asarray(correct_b, bool)
     if a.shape != b.shape or a.ndim != 1:
-        raise RegardError(
-            f"mcnemar: answers of shape {a.shape} and {b.shape}; expected two rows over the same photos"
-        )
+        raise RegardError(f"mcnemar: answers of shape {a.shape} and {b.shape}; expected two rows over the same photos")
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     either = only_a + only_b
     p_value = float(stats.binomtest(only_a, either).pvalue) if either else 1.0
@@ -173,11 +169,7 @@ def decides(photos: int, disagreement: tuple[float, float] = (0.1, 0.2)) -> str:
         found = f"{_count(photos, 'test photo')} can hardly tell two models apart"
     else:
         assumed = f"80% power, {100 * disagreement[0]:.0f}-{100 * disagreement[1]:.0f}% disagreement"
-        span = (
-            f"{100 * low:.0f} to {100 * high:.0f}"
-            if round(100 * low) != round(100 * high)
-            else f"{100 * low:.1f}"
-        )
+        span = f"{100 * low:.0f} to {100 * high:.0f}" if round(100 * low) != round(100 * high) else f"{100 * low:.1f}"
         found = f"{_count(photos, 'test photo')} can tell two models apart from a gap of about {span} points"
         found += f" ({assumed})"
     return f"{found}; a gap of 1 point would need about {_round(least):,} to {_round(most):,}"

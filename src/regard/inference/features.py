@@ -141,9 +141,7 @@ def fingerprint(images: ImageSet, row: int) -> bytes:
     Raises RegardError where the file is gone.
     """
     digest = hashlib.blake2b(digest_size=16)
-    if images.name.startswith(
-        "torchvision:"
-    ):  # published: the id says it all, and looking would mean decoding
+    if images.name.startswith("torchvision:"):  # published: the id says it all, and looking would mean decoding
         digest.update(f"{images.name} {images.ids[row]}".encode())
         return digest.digest()
     source = images.sources[row]
@@ -218,9 +216,7 @@ class FeatureCache:
                 if print_ in places:
                     found[places[print_]] = row
         # The same image under two names has one fingerprint and one place above.
-        return {
-            place: found[places[print_]] for place, print_ in enumerate(prints) if places[print_] in found
-        }
+        return {place: found[places[print_]] for place, print_ in enumerate(prints) if places[print_] in found}
 
     def keep(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from regard.weights import (
     checkpoints_of,
     convert,
     find_checkpoint,
+    left_out,
     load_state,
     obtain,
     read_state,
@@ -107,6 +108,7 @@ def load_model(
     classes: Sequence[str] | None = None,
     num_classes: int | None = None,
     img_size: int | None = None,
+    announce: Callable[[str], object] = print,
 ) -> LoadedModel:
     """A model ready to look at images, from wherever it comes.
 
@@ -118,6 +120,7 @@ def load_model(
         classes: names of the outputs; else the model's own, or "class 0", "class 1", ...
         num_classes: replace the head by an untrained one with so many outputs (the number of `classes` where given).
         img_size: pixels per side of the input where the model can take another than its own.
+        announce: told tag, size, licence and pre-training data before anything is downloaded.
 
     Returns:
         The model in evaluation mode, on the GPU where there is one (an `nn.Module` stays where it is).
@@ -138,11 +141,9 @@ def load_model(
     elif Path(model).is_dir():
         loaded = _from_run(Path(model), weights, wanted)
     elif Path(model).is_file():
-        raise RegardError(
-            f"{model}: is a file; name its architecture and give the file as weights (--weights {model})"
-        )
+        raise RegardError(f"{model}: is a file; name its architecture and give the file as weights (--weights {model})")
     else:
-        loaded = _published(str(model), weights, wanted)
+        loaded = _published(str(model), weights, wanted, announce)
     loaded.model.eval()
     return loaded
 
@@ -224,23 +225,23 @@ def output_names(count: int, own: Sequence[str] = ()) -> tuple[str, ...]:
     return tuple(own) if len(own) == count else tuple(f"class {number}" for number in range(count))
 
 
-def _published(name: str, weights: str | Path | None, wanted: Wanted) -> LoadedModel:
+def _published(name: str, weights: str | Path | None, wanted: Wanted, announce: Callable[[str], object]) -> LoadedModel:
     """A registered model with published weights, or with those of a file."""
     architecture, _, tag = name.partition(".")
     spec = model_spec(architecture)
     messages: list[str] = []
     if weights is None:
         checkpoint = find_checkpoint(name)
-        path, name = obtain(checkpoint, announce=messages.append), checkpoint.tag
+        path, name = obtain(checkpoint, announce=announce), checkpoint.tag
     else:
         known = checkpoints_of(architecture)
         checkpoint = find_checkpoint(name) if tag else known[0] if known else None
         path = Path(weights)
-    preprocess = wanted.preprocess or (
-        checkpoint.preprocess if checkpoint else default_preprocess(spec.img_size)
-    )
+    preprocess = wanted.preprocess or (checkpoint.preprocess if checkpoint else default_preprocess(spec.img_size))
     preprocess = _sized(preprocess, wanted.img_size)
-    state = convert(read_state(path), architecture)
+    published = read_state(path)
+    messages += left_out(published)
+    state = convert(published, architecture, path)
     model = _registered(architecture, state, path, preprocess.size, wanted, messages)
     outputs = _outputs(model)
     own = imagenet_classes() if outputs == 1000 and wanted.outputs is None else ()
@@ -249,9 +250,7 @@ def _published(name: str, weights: str | Path | None, wanted: Wanted) -> LoadedM
         preprocess=preprocess,
         classes=wanted.names(outputs, own),
         name=name,
-        pretraining=_pretraining(checkpoint)
-        if checkpoint and weights is None
-        else f"weights from {path.name}",
+        pretraining=_pretraining(checkpoint) if checkpoint and weights is None else f"weights from {path.name}",
         head=head_name(model),
         spec=spec,
         messages=messages,
@@ -267,9 +266,7 @@ def _registered(
     found = len(state[f"{head}.weight"]) if f"{head}.weight" in state else None
     outputs = wanted.outputs or found
     if outputs is None:
-        raise RegardError(
-            f"{path}: has no head {head!r}; say how many classes it shall answer (num_classes=)"
-        )
+        raise RegardError(f"{path}: has no head {head!r}; say how many classes it shall answer (num_classes=)")
     model = create_model(architecture, num_classes=outputs, img_size=size)
     messages += load_state(model, state, path, wanted.outputs)
     return model
@@ -278,9 +275,7 @@ def _registered(
 def _from_run(folder: Path, weights: str | Path | None, wanted: Wanted) -> LoadedModel:
     """The model of a run: its weights (verified), classes, preprocessing, temperature and threshold."""
     if weights is not None:
-        raise RegardError(
-            f"weights: not with the run {folder}, which has its own; name the architecture instead"
-        )
+        raise RegardError(f"weights: not with the run {folder}, which has its own; name the architecture instead")
     run = Run.open(folder)
     result, config = run.result(), run.config
     name = str(config["model"])

@@ -103,7 +103,5 @@ def head_input(loaded: LoadedModel) -> int:
     """The number of features that the last Linear reads. Raises RegardError where there is no such layer."""
     linear = loaded.model.get_submodule(loaded.head) if loaded.head else None
     if not isinstance(linear, nn.Linear):
-        raise RegardError(
-            f"{loaded.name}: its output comes from no nn.Linear, so there is no head to replace"
-        )
+        raise RegardError(f"{loaded.name}: its output comes from no nn.Linear, so there is no head to replace")
     return linear.in_features

@@ -62,9 +62,7 @@ def decoded_batches(
             while waiting:
                 group = [waiting.popleft() for _ in range(min(batch_size, len(waiting)))]
                 decoded = _gather(group, preprocess.size)
-                waiting.extend(
-                    pool.submit(preprocess.pixels, source) for source in islice(remaining, len(group))
-                )
+                waiting.extend(pool.submit(preprocess.pixels, source) for source in islice(remaining, len(group)))
                 yield decoded
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -108,9 +106,7 @@ def outputs(
     for decoded in decoded_batches(sources, loaded.preprocess, batch_size, threads):
         found: dict[int, np.ndarray] = {}
         if decoded.good:
-            found = dict(
-                zip(decoded.good, run_batch(loaded, function, decoded.pixels, precision), strict=True)
-            )
+            found = dict(zip(decoded.good, run_batch(loaded, function, decoded.pixels, precision), strict=True))
         for place in range(len(decoded)):
             yield next(names), found.get(place), decoded.errors.get(place)
 

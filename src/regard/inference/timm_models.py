@@ -23,9 +23,7 @@ def _timm(name: str) -> Any:
     return timm
 
 
-def make_timm(
-    name: str, pretrained: bool, num_classes: int | None, size: int | None, **rates: float
-) -> nn.Module:
+def make_timm(name: str, pretrained: bool, num_classes: int | None, size: int | None, **rates: float) -> nn.Module:
     """timm's model; every way in which timm refuses becomes one line."""
     timm = _timm(name)
     bare = name.removeprefix("timm:")

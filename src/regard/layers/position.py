@@ -24,9 +24,7 @@ def resample_positions(
     count = positions.shape[1] - prefix
     height, width = old_grid or (math.isqrt(max(count, 0)),) * 2
     if height * width != count or not count:
-        raise RegardError(
-            f"positions: {count} do not fill a grid of {height}x{width}; give old_grid=(height, width)"
-        )
+        raise RegardError(f"positions: {count} do not fill a grid of {height}x{width}; give old_grid=(height, width)")
     if (height, width) == grid:
         return positions
     kept, moved = positions[:, :prefix], positions[:, prefix:]

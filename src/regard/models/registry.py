@@ -33,9 +33,7 @@ class Features(NamedTuple):
 class Build(Protocol):
     """Makes an untrained model; num_classes 0 leaves the head out."""
 
-    def __call__(
-        self, *, num_classes: int, img_size: int, drop_rate: float, drop_path_rate: float
-    ) -> nn.Module: ...
+    def __call__(self, *, num_classes: int, img_size: int, drop_rate: float, drop_path_rate: float) -> nn.Module: ...
 
 
 @dataclass(frozen=True)
@@ -119,9 +117,7 @@ def create_model(
             raise RegardError(f"{label}={rate}: expected a probability in [0, 1)")
     if spec.patch_size is not None and not force:
         _check_patches(name, size, spec.patch_size)
-    return spec.build(
-        num_classes=num_classes, img_size=size, drop_rate=drop_rate, drop_path_rate=drop_path_rate
-    )
+    return spec.build(num_classes=num_classes, img_size=size, drop_rate=drop_rate, drop_path_rate=drop_path_rate)
 
 
 def _check_patches(name: str, img_size: int, patch_size: int) -> None:
@@ -146,9 +142,7 @@ def head_name(model: nn.Module) -> str:
     """Dotted name of the last layer of a registered model ("head", "fc"); RegardError for another module."""
     name = getattr(model, "HEAD", None)
     if not isinstance(name, str):
-        raise RegardError(
-            f"{type(model).__name__}: is no registered model; give it HEAD, its last layer's name"
-        )
+        raise RegardError(f"{type(model).__name__}: is no registered model; give it HEAD, its last layer's name")
     return name
 
 
@@ -160,9 +154,7 @@ def reset_head(model: nn.Module, num_classes: int) -> None:
     name = head_name(model)
     old = model.get_submodule(name)
     if not isinstance(old, nn.Linear):
-        raise RegardError(
-            f"{type(model).__name__}: was made without a head (num_classes=0); make it with one"
-        )
+        raise RegardError(f"{type(model).__name__}: was made without a head (num_classes=0); make it with one")
     head = nn.Linear(old.in_features, num_classes, device=old.weight.device, dtype=old.weight.dtype)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)

@@ -123,7 +123,7 @@ def init_weights(model: ViT) -> None:
 
 
 SIZES = {  # embed_dim, depth, num_heads
-    "nano": (128, 4, 4),
+    "nano": (96, 4, 3),
     "micro": (128, 6, 4),
     "tiny": (192, 12, 3),
     "small": (384, 12, 6),

@@ -123,9 +123,7 @@ def data_curves(data: ReportData) -> Figure | None:
     ticks = sorted({x for one in series for x, _ in one.points})
     if len(ticks) < 2:
         return None
-    frame = Frame(
-        "Accuracy against training images", "training images", "top1, test", True, tuple(ticks), count
-    )
+    frame = Frame("Accuracy against training images", "training images", "top1, test", True, tuple(ticks), count)
     return Figure(
         frame.title,
         line_chart("data-curves", frame, series),
@@ -166,9 +164,7 @@ def compute_figure(data: ReportData) -> Figure | None:
         steps = list(zip(*curves, strict=False))  # evaluations that every seed reached
         mean = tuple((float(np.mean([x for x, _ in at])), float(np.mean([y for _, y in at]))) for at in steps)
         band = tuple((mean[i][0], min(y for _, y in at), max(y for _, y in at)) for i, at in enumerate(steps))
-        series.append(
-            Series(clip(name, 60), *styles(data)[name], points=mean, band=band, markers=len(mean) < 12)
-        )
+        series.append(Series(clip(name, 60), *styles(data)[name], points=mean, band=band, markers=len(mean) < 12))
     target = min(max(y for _, y in one.points) for one in series)
     rows = []
     for name, one in zip(progress, series, strict=True):
@@ -221,9 +217,7 @@ def _curve_series(data: ReportData, detail: ModelDetail, keys: Sequence[str]) ->
     for dash, key in enumerate(keys):
         name = "validation" if key.startswith("val/") else "training"
         for run in data.full_runs(detail):
-            rows = [
-                (float(row["images"]), float(row[key])) for row in run.curve if "images" in row and key in row
-            ]
+            rows = [(float(row["images"]), float(row[key])) for row in run.curve if "images" in row and key in row]
             rows = _thinned([point for point in rows if math.isfinite(point[1])])
             if len(rows) > 1:
                 series.append(Series(name, colour, dash, points=tuple(rows), markers=False))

@@ -52,9 +52,7 @@ class Gallery:
     key: str
     title: str
     total: int
-    items: tuple[tuple[str, str, str, float], ...] = field(
-        repr=False, default=()
-    )  # id, label, said, confidence
+    items: tuple[tuple[str, str, str, float], ...] = field(repr=False, default=())  # id, label, said, confidence
 
 
 def confusion(data: ReportData, index: int) -> Confusion | None:
@@ -67,8 +65,7 @@ def confusion(data: ReportData, index: int) -> Confusion | None:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     heat = np.where(counts > 0, np.clip(np.ceil(shares * 8), 1, 8), 0).astype(int)
     rows = tuple(
-        tuple(Cell(i, j, int(counts[i, j]), int(heat[i, j])) for j in range(len(counts)))
-        for i in range(len(counts))
+        tuple(Cell(i, j, int(counts[i, j]), int(heat[i, j])) for j in range(len(counts))) for i in range(len(counts))
     )
     wrong = [cell for row in rows for cell in row if cell.photos and cell.row != cell.column]
     pairs = tuple(sorted(wrong, key=lambda cell: (-cell.photos, cell.row, cell.column))[:12])

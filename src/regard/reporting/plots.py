@@ -92,9 +92,7 @@ def nice_ticks(low: float, high: float, most: int = 6) -> tuple[float, ...]:
     if not high > low:
         return (low,)
     step = 10 ** math.floor(math.log10((high - low) / most))
-    step = next(
-        step * factor for factor in (1, 2, 5, 10, 20) if (high - low) / (step * factor) <= most - 1 + 1e-9
-    )
+    step = next(step * factor for factor in (1, 2, 5, 10, 20) if (high - low) / (step * factor) <= most - 1 + 1e-9)
     first = math.ceil(low / step - 1e-9)
     return tuple(round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1))
 
@@ -110,9 +108,7 @@ def log_ticks(low: float, high: float, most: int = 6) -> tuple[float, ...]:
     return tuple(ticks)
 
 
-def span(
-    values: Sequence[float], pad: float = 0.06, floor: float | None = None, ceiling: float | None = None
-) -> Point:
+def span(values: Sequence[float], pad: float = 0.06, floor: float | None = None, ceiling: float | None = None) -> Point:
     """The range of the finite values with some air, inside floor and ceiling."""
     finite = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
     low, high = min(finite), max(finite)
@@ -128,9 +124,7 @@ def span(
 def log_span(values: Sequence[float], pad: float = 0.06) -> Point:
     """The range of the positive values with some air, in logarithms."""
     low, high = span([math.log(value) for value in values if value > 0], pad)
-    return (
-        (math.exp(low), math.exp(high)) if high - low > 0.2 else (math.exp(low - 0.5), math.exp(high + 0.5))
-    )
+    return (math.exp(low), math.exp(high)) if high - low > 0.2 else (math.exp(low - 0.5), math.exp(high + 0.5))
 
 
 def line_chart(chart_id: str, frame: Frame, series: Sequence[Series]) -> Markup:
@@ -167,16 +161,10 @@ def _grid(frame: Frame, x: Axis, y: Axis) -> Markup:
     for value in nice_ticks(y.low, y.high, 5):
         parts.append(tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y(value), y2=y(value), class_="grid"))
         parts.append(tag("text", frame.y_text(value), x=LEFT - 6, y=y(value) + 4, class_="tick end"))
-    parts.append(
-        tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=HEIGHT - BOTTOM, y2=HEIGHT - BOTTOM, class_="axis")
-    )
+    parts.append(tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=HEIGHT - BOTTOM, y2=HEIGHT - BOTTOM, class_="axis"))
     for value in _apart(ticks, x, 44):
-        parts.append(
-            tag("line", x1=x(value), x2=x(value), y1=HEIGHT - BOTTOM, y2=HEIGHT - BOTTOM + 4, class_="axis")
-        )
-        parts.append(
-            tag("text", frame.x_text(value), x=x(value), y=HEIGHT - BOTTOM + 17, class_="tick middle")
-        )
+        parts.append(tag("line", x1=x(value), x2=x(value), y1=HEIGHT - BOTTOM, y2=HEIGHT - BOTTOM + 4, class_="axis"))
+        parts.append(tag("text", frame.x_text(value), x=x(value), y=HEIGHT - BOTTOM + 17, class_="tick middle"))
     parts.append(tag("text", frame.y_label, x=0, y=13, class_="label"))
     parts.append(tag("text", frame.x_label, x=WIDTH - RIGHT, y=HEIGHT - 8, class_="label end"))
     return Markup("").join(parts)
@@ -268,9 +256,7 @@ def forest(
     return _svg(chart_id, title, title, height, body)
 
 
-def verdict_chart(
-    chart_id: str, title: str, rows: Sequence[tuple[str, float, float, float]], margin: float
-) -> Markup:
+def verdict_chart(chart_id: str, title: str, rows: Sequence[tuple[str, float, float, float]], margin: float) -> Markup:
     """Differences (label, value, low, high as fractions) against 0 and the +-margin of equivalence."""
     values = [value for row in rows for value in row[1:]] + [0.0, margin, -margin]
     height = 40 + 44 * len(rows)
@@ -278,18 +264,14 @@ def verdict_chart(
     body = [_ruler(x, lambda v: points(v, True), 4, height - 30, "points top1", height)]
     for at, (label, value, low, high) in zip(itertools.count(20, 44), rows, strict=False):
         body.append(tag("text", label, x=0, y=at, class_="row"))
-        body.append(
-            tag("rect", x=x(-margin), y=at + 6, width=x(margin) - x(-margin), height=18, class_="zone")
-        )
+        body.append(tag("rect", x=x(-margin), y=at + 6, width=x(margin) - x(-margin), height=18, class_="zone"))
         body.append(tag("line", x1=x(0), x2=x(0), y1=at + 6, y2=at + 24, class_="zero"))
         bar = tag("line", x1=x(low), x2=x(high), y1=at + 14, y2=at + 14, class_="whisker")
         body.append(tag("g", bar, tag("circle", cx=x(value), cy=at + 14, r=5, class_="marker"), class_="ink"))
     return _svg(chart_id, title, title, height, body)
 
 
-def cell_chart(
-    chart_id: str, title: str, size: int, cells: Sequence[tuple[int, int, int, int, int]]
-) -> Markup:
+def cell_chart(chart_id: str, title: str, size: int, cells: Sequence[tuple[int, int, int, int, int]]) -> Markup:
     """A size x size matrix of squares: (row, column, photos, heat 1..8, model), empty cells left blank."""
     side = WIDTH / size
     width = max(side - 0.4, 0.5)
@@ -303,9 +285,7 @@ def cell_chart(
     return _svg(chart_id, title, title, WIDTH, [tag("g", *body, class_="cells")])
 
 
-def _ruler(
-    x: Axis, text: Callable[[float], str], top: float, bottom: float, label: str, height: float
-) -> Markup:
+def _ruler(x: Axis, text: Callable[[float], str], top: float, bottom: float, label: str, height: float) -> Markup:
     parts = []
     for value in _apart(nice_ticks(x.low, x.high), x, 46):
         parts.append(tag("line", x1=x(value), x2=x(value), y1=top, y2=bottom, class_="grid"))

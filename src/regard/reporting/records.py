@@ -69,9 +69,7 @@ class ModelDetail:
     risk_coverage: tuple[tuple[float, float], ...] = ()  # (share of photos accepted, error among them)
     ece_if_calibrated: float | None = None  # the ECE that a calibrated model of this many photos would show
     overlap: str = ""  # one sentence where the pre-training data may contain the test photos
-    mean_top1: Estimate | None = (
-        None  # over all seeds at the full fraction, its interval over seeds and photos
-    )
+    mean_top1: Estimate | None = None  # over all seeds at the full fraction, its interval over seeds and photos
 
 
 @dataclass(frozen=True)

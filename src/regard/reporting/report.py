@@ -79,9 +79,7 @@ def render_report(data: ReportData) -> str:
     _refuse_empty(data)
     page = _page()
     confusions = [photos.confusion(data, index) for index in range(len(data.models))]
-    mistakes = [
-        gallery for index in range(len(data.models)) if (gallery := photos.mistakes(data, index)).total
-    ]
+    mistakes = [gallery for index in range(len(data.models)) if (gallery := photos.mistakes(data, index)).total]
     pairs = tables.disagreement_pairs(data)
     suspects = photos.suspects(data)
     galleries = [*[one for pair in pairs for one in pair], *mistakes, suspects]
@@ -124,9 +122,7 @@ def write_report(data: ReportData, path: str | Path) -> Path:
         RegardError: there is no model, a model has no run, or the file cannot be written.
     """
     target = Path(path)
-    content = render_report(data).encode(
-        "utf-8", "backslashreplace"
-    )  # for lone surrogates in recipes and notes
+    content = render_report(data).encode("utf-8", "backslashreplace")  # for lone surrogates in recipes and notes
     beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -135,17 +131,13 @@ def write_report(data: ReportData, path: str | Path) -> Path:
     except OSError as error:
         with suppress(OSError):
             beside.unlink()
-        raise RegardError(
-            f"{target}: the report cannot be written ({error.strerror}); choose another place"
-        ) from error
+        raise RegardError(f"{target}: the report cannot be written ({error.strerror}); choose another place") from error
     return target
 
 
 def _refuse_empty(data: ReportData) -> None:
     if not data.models:
-        raise RegardError(
-            f"report of {data.title}: no model given, expected at least one; pass ReportData(models=...)"
-        )
+        raise RegardError(f"report of {data.title}: no model given, expected at least one; pass ReportData(models=...)")
     for detail in data.models:
         if not data.runs_of(detail):
             raise RegardError(

@@ -155,10 +155,7 @@ def _pretraining_clause(data: ReportData, a: ModelDetail, b: ModelDetail) -> str
         return "both trained from scratch"
     if first == second:
         return f"both pre-trained on {first}"
-    words = [
-        "trained from scratch" if _from_nothing(text) else f"pre-trained on {text}"
-        for text in (first, second)
-    ]
+    words = ["trained from scratch" if _from_nothing(text) else f"pre-trained on {text}" for text in (first, second)]
     return f"{a.name} {words[0]}, {b.name} {words[1]}"
 
 
@@ -198,9 +195,7 @@ def _others(data: ReportData, verdict: Verdict) -> str:
         led = leader_first(other)
         rival = led.b if led.a == verdict.a else led.a
         if other.outcome == "better":
-            phrases.append(
-                f"{'ahead of' if led.a == verdict.a else 'behind'} {rival} by {points(led.difference)}"
-            )
+            phrases.append(f"{'ahead of' if led.a == verdict.a else 'behind'} {rival} by {points(led.difference)}")
         elif other.outcome == "equivalent":
             phrases.append(f"equivalent to {rival}")
         else:
@@ -262,9 +257,7 @@ def _single_answer(data: ReportData) -> tuple[str, str]:
 
 def _unjudged_answer(data: ReportData) -> tuple[str, str]:
     """Several models and no verdict: their figures, and why nothing is claimed."""
-    listed = ", ".join(
-        f"{detail.name} {percent(mean_top1(data.full_runs(detail)))}" for detail in data.models
-    )
+    listed = ", ".join(f"{detail.name} {percent(mean_top1(data.full_runs(detail)))}" for detail in data.models)
     return f"No verdict: {listed} top1", data.no_verdict
 
 

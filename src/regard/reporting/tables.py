@@ -76,14 +76,10 @@ def key_figures(data: ReportData) -> tuple[Row, ...]:
         ("train_seconds", "Training time", "one run on the full set", duration),
         ("train_flops", "Training compute", "one run on the full set", lambda value: short(value, "FLOPs")),
     )
-    rows = [
-        Row("Top1", "test photos named correctly", tuple(_top1_cell(data, detail) for detail in data.models))
-    ]
+    rows = [Row("Top1", "test photos named correctly", tuple(_top1_cell(data, detail) for detail in data.models))]
     for name, label, hint, text in costs:
         values = [cost_of(data.full_runs(detail), name) for detail in data.models]
-        rows.append(
-            Row(label, hint, tuple((text(value) if known(value) else MISSING, "") for value in values))
-        )
+        rows.append(Row(label, hint, tuple((text(value) if known(value) else MISSING, "") for value in values)))
     trained = tuple((pretraining_of(data, detail) or MISSING, "") for detail in data.models)
     rows.append(Row("Pre-training", "data and licence of the weights it started from", trained))
     return tuple(row for row in rows if row.known)
@@ -119,9 +115,7 @@ def _verdict_body(verdict: Verdict) -> str:
         if known(total) and total > 0
         else ""
     )
-    freedom = (
-        f", {verdict.degrees_of_freedom:.1f} degrees of freedom" if known(verdict.degrees_of_freedom) else ""
-    )
+    freedom = f", {verdict.degrees_of_freedom:.1f} degrees of freedom" if known(verdict.degrees_of_freedom) else ""
     return (
         f"Difference {points(verdict.difference, True)} points, {level(verdict.alpha)} interval "
         f"{points(verdict.low, True)} to {points(verdict.high, True)}{freedom}. Equal accuracy: p "
@@ -144,9 +138,7 @@ def metric_table(data: ReportData) -> tuple[Row, ...]:
         *(_metric_row(data, name, label, decimal) for name, label in NUMBERS.items()),
     ]
     calibrated = tuple((decimal(detail.ece_if_calibrated), "") for detail in data.models)
-    rows.append(
-        Row("ECE if calibrated", "what a calibrated model would show on this many photos", calibrated)
-    )
+    rows.append(Row("ECE if calibrated", "what a calibrated model would show on this many photos", calibrated))
     runs = [data.shown_run(detail) for detail in data.models]
     judged = [run.method != "given" or run.temperature != 1.0 for run in runs]
     temperatures = tuple(
@@ -160,9 +152,7 @@ def metric_table(data: ReportData) -> tuple[Row, ...]:
 
 def _metric_row(data: ReportData, name: str, label: str, text: Callable[[float | None], str]) -> Row:
     hints = {"nll": "lower is better", "brier": "lower is better", "ece": "lower is better"}
-    return Row(
-        label, hints.get(name, ""), tuple(_metric_cell(d.metrics.get(name), text) for d in data.models)
-    )
+    return Row(label, hints.get(name, ""), tuple(_metric_cell(d.metrics.get(name), text) for d in data.models))
 
 
 def _metric_cell(measured: Estimate | None, text: Callable[[float | None], str]) -> tuple[str, str]:
@@ -210,9 +200,7 @@ def split_table(data: ReportData) -> tuple[tuple[str, ...], tuple[tuple[str, ...
 
 def recipes(data: ReportData) -> tuple[tuple[str, tuple[tuple[str, str], ...]], ...]:
     """(model, settings) of the shown run of each model; settings in dotted names."""
-    return tuple(
-        (d.name, tuple(_flat(data.shown_run(d).recipe))) for d in data.models if data.shown_run(d).recipe
-    )
+    return tuple((d.name, tuple(_flat(data.shown_run(d).recipe))) for d in data.models if data.shown_run(d).recipe)
 
 
 def _flat(settings: dict, prefix: str = "") -> list[tuple[str, str]]:

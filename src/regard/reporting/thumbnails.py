@@ -62,19 +62,13 @@ def make_thumbnails(
     encoded: dict[str, str] = {}
     side, quality = LADDER[-1]
     for side, quality in LADDER:
-        expected = (
-            sum(len(_base64(kept[id_], side, quality)) for id_ in sample)
-            / max(1, len(sample))
-            * len(readable)
-        )
+        expected = sum(len(_base64(kept[id_], side, quality)) for id_ in sample) / max(1, len(sample)) * len(readable)
         if expected > budget:
             continue
         encoded = {id_: _base64(kept[id_], side, quality) for id_ in ids}
         if sum(map(len, encoded.values())) <= budget:
             return Thumbnails(side, encoded)
-    return Thumbnails(
-        side, _as_many_as_fit(encoded or {i: _base64(kept[i], side, quality) for i in ids}, budget)
-    )
+    return Thumbnails(side, _as_many_as_fit(encoded or {i: _base64(kept[i], side, quality) for i in ids}, budget))
 
 
 def _shrunk(pixels: np.ndarray | None) -> np.ndarray | None:

@@ -85,9 +85,7 @@ class Run:
         """An existing run, finished or not."""
         run = cls(folder)
         if not (run.folder / "config.yaml").is_file():
-            raise RegardError(
-                f"{run.folder}: no run here (config.yaml is missing); expected what `regard train` made"
-            )
+            raise RegardError(f"{run.folder}: no run here (config.yaml is missing); expected what `regard train` made")
         return run
 
     @classmethod
@@ -246,9 +244,7 @@ class Run:
 
     def _result(self) -> dict[str, Any]:
         if not self.finished:
-            raise RegardError(
-                f"{self.folder}: the run is not finished (no result.json); continue it with --resume"
-            )
+            raise RegardError(f"{self.folder}: the run is not finished (no result.json); continue it with --resume")
         return self._read("result.json", json.loads)
 
     def result(self) -> RunResult:
@@ -282,9 +278,7 @@ class Run:
         except FileNotFoundError:
             raise RegardError(f"{path}: missing; the run is incomplete: continue it with --resume") from None
         except (ValueError, yaml.YAMLError) as error:
-            raise RegardError(
-                f"{path}: damaged ({str(error).splitlines()[0]}); restore it or train anew"
-            ) from None
+            raise RegardError(f"{path}: damaged ({str(error).splitlines()[0]}); restore it or train anew") from None
 
     def _write(self, name: str, data: bytes | str) -> None:
         try:
@@ -295,8 +289,7 @@ class Run:
     def _refused(self, name: str, error: OSError) -> RegardError:
         reason = error.strerror or os.strerror(error.errno or 0)
         return RegardError(
-            f"{self.folder / name}: cannot be written ({reason}); nothing is half-written: "
-            "make room, then use --resume"
+            f"{self.folder / name}: cannot be written ({reason}); nothing is half-written: make room, then use --resume"
         )
 
 

@@ -87,11 +87,7 @@ def _rebuild(loaded: LoadedModel, recipe: Recipe) -> None:
     if recipe.method == "finetune":
         state = loaded.model.state_dict()
         if loaded.head:  # the new model's own, drawn by the seed, and not what loading happened to draw
-            state |= {
-                name: value
-                for name, value in model.state_dict().items()
-                if name.startswith(f"{loaded.head}.")
-            }
+            state |= {name: value for name, value in model.state_dict().items() if name.startswith(f"{loaded.head}.")}
         model.load_state_dict(state)
     loaded.model = model
 
@@ -153,9 +149,7 @@ def predict_set(loaded: LoadedModel, images: ImageSet, rows: np.ndarray, batch_s
     """Logits in float32 for labelled images; RegardError (by name) for an image that cannot be read."""
     ids = tuple(images.ids[row] for row in rows)
     logits = np.empty((len(rows), len(loaded.classes)), np.float32)
-    for number, row in enumerate(
-        predict_rows(loaded, ids, (images.sources[int(row)] for row in rows), batch_size)
-    ):
+    for number, row in enumerate(predict_rows(loaded, ids, (images.sources[int(row)] for row in rows), batch_size)):
         if row.logits is None:
             raise RegardError(row.message)
         logits[number] = row.logits
@@ -173,10 +167,7 @@ def validation_answers(
     labels = np.asarray(images.labels[rows], np.int64)
 
     def answer(module: nn.Module) -> Predictions:
-        parts = [
-            trainee.logits(module, trainee.place(batch.images)).float().cpu().numpy()
-            for batch in batches.once()
-        ]
+        parts = [trainee.logits(module, trainee.place(batch.images)).float().cpu().numpy() for batch in batches.once()]
         return Predictions(ids, np.concatenate(parts), labels, loaded.classes)
 
     return answer

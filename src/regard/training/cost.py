@@ -34,9 +34,7 @@ def peak_memory_mb() -> float:
 
 
 @torch.inference_mode()
-def inference_speed(
-    model: nn.Module, img_size: int, batch_size: int = 32, seconds: float = 1.0
-) -> tuple[float, float]:
+def inference_speed(model: nn.Module, img_size: int, batch_size: int = 32, seconds: float = 1.0) -> tuple[float, float]:
     """(images per second in batches, milliseconds for one image) in float32: medians of calls during
     `seconds` each.
     """

@@ -84,9 +84,7 @@ def fit_head(
     """
     for part, rows in (("train", split.train), ("val", split.val)):
         if not len(rows):
-            raise RegardError(
-                f"{images.name}: no {part} images in the split; the head needs some to {_PURPOSE[part]}"
-            )
+            raise RegardError(f"{images.name}: no {part} images in the split; the head needs some to {_PURPOSE[part]}")
     start = time.perf_counter()
     cache = FeatureCache(cache_dir, loaded) if cache_dir is not None else None
     chosen = feature_precision(loaded, len(split.train) * len(views) + len(split.val), precision, cache)
@@ -140,14 +138,10 @@ def head_predictions(
     return _predictions(images, rows, features, linear.weight.detach().cpu(), bias.detach().cpu())
 
 
-def _predictions(
-    images: ImageSet, rows: np.ndarray, features: np.ndarray, weight: Tensor, bias: Tensor
-) -> Predictions:
+def _predictions(images: ImageSet, rows: np.ndarray, features: np.ndarray, weight: Tensor, bias: Tensor) -> Predictions:
     features = features.reshape(len(rows), weight.shape[1])
     logits = F.linear(torch.from_numpy(features), weight, bias)
-    return Predictions(
-        tuple(images.ids[int(row)] for row in rows), logits.numpy(), images.labels[rows], images.classes
-    )
+    return Predictions(tuple(images.ids[int(row)] for row in rows), logits.numpy(), images.labels[rows], images.classes)
 
 
 def solve_grid(
@@ -189,15 +183,11 @@ class Problem:
         """features (N, D) float32, labels (N,) int64."""
         self.mean = features.mean(dim=0, dtype=torch.float64)
         spread = (
-            features.double().std(dim=0, correction=0)
-            if len(features) < 4096
-            else features.std(dim=0, correction=0)
+            features.double().std(dim=0, correction=0) if len(features) < 4096 else features.std(dim=0, correction=0)
         )
         spread = spread.double()
         # A constant feature says nothing: it keeps its scale instead of being blown up to rounding noise.
-        self.spread = torch.where(
-            spread > 1e-6 * spread.max().clamp_min(1e-30), spread, torch.ones_like(spread)
-        )
+        self.spread = torch.where(spread > 1e-6 * spread.max().clamp_min(1e-30), spread, torch.ones_like(spread))
         standard = (features - self.mean.float()) / self.spread.float()
         variances, axes = torch.linalg.eigh((standard.T @ standard).double() / len(standard))
         kept = variances > RANK * variances[-1].clamp_min(1e-30)
@@ -229,9 +219,7 @@ class Problem:
             with torch.no_grad():
                 weight, bias = variables[:, :-1] * scale, variables[:, -1] * bias_scale
                 loss, weight_gradient, bias_gradient = self.loss_and_gradients(weight, bias, strength)
-                variables.grad = torch.cat(
-                    [weight_gradient * scale, bias_gradient[:, None] * bias_scale], dim=1
-                )
+                variables.grad = torch.cat([weight_gradient * scale, bias_gradient[:, None] * bias_scale], dim=1)
             return loss
 
         optimiser.step(closure)
@@ -244,9 +232,7 @@ class Problem:
         p = F.softmax(torch.addmm(self.bias, self.rotated, self.weight.T), dim=1)
         return max((p - p.square()).mean().item(), 1e-4)
 
-    def loss_and_gradients(
-        self, weight: Tensor, bias: Tensor, strength: float
-    ) -> tuple[float, Tensor, Tensor]:
+    def loss_and_gradients(self, weight: Tensor, bias: Tensor, strength: float) -> tuple[float, Tensor, Tensor]:
         """(penalised mean NLL, its gradients in weight (K, R) and bias (K,)) in rotated coordinates."""
         count = len(self.rotated)
         log_p = F.log_softmax(torch.addmm(bias, self.rotated, weight.T), dim=1)  # (N, K)

@@ -39,9 +39,7 @@ class Plan:
     precision: Literal["fp32", "bf16"] = "fp32"
     seed: int = 0
     evaluate_every: int = 0  # steps; 0: only at the end
-    watch: str | None = (
-        None  # the evaluators' name that chooses the weights; None: the last weights are returned
-    )
+    watch: str | None = None  # the evaluators' name that chooses the weights; None: the last weights are returned
     lower_is_better: bool = False
     patience: int | None = None
     save_every: float = 300.0  # seconds
@@ -114,9 +112,7 @@ def fit(
             while True:
                 interrupts.check()
                 done = progress.step >= plan.steps
-                due = done or (
-                    plan.evaluate_every and progress.step and progress.step % plan.evaluate_every == 0
-                )
+                due = done or (plan.evaluate_every and progress.step and progress.step % plan.evaluate_every == 0)
                 if due and progress.evaluated < progress.step:
                     row = _row(progress, plan, optimiser, time.perf_counter() - began)
                     # Evaluating changes nothing, so a signal may cut it short; the resumed run repeats it.
@@ -171,9 +167,7 @@ def fit(
                         "steps": plan.steps,
                         "loss": value,
                         "images_per_second": steps_here * plan.images_per_step / train_seconds,
-                        "seconds_left": (time.perf_counter() - began)
-                        / progress.step
-                        * (plan.steps - progress.step),
+                        "seconds_left": (time.perf_counter() - began) / progress.step * (plan.steps - progress.step),
                     }
                 )
         except Stopped:
@@ -202,8 +196,7 @@ def _copy(model: nn.Module) -> dict[str, Tensor]:
 def _not_finite(step: int, loss: float, norm: float, names: str) -> RegardError:
     what = f"gradient's norm is {norm}" if math.isfinite(loss) else f"loss is {loss}"
     return RegardError(
-        f"step {step}: the {what}, stopped before it reached the weights; "
-        f"lower --lr or look at this batch: {names}"
+        f"step {step}: the {what}, stopped before it reached the weights; lower --lr or look at this batch: {names}"
     )
 
 
@@ -214,9 +207,7 @@ def _gradient_norm(parameters: Sequence[Tensor], clip_norm: float | None) -> Ten
     return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
 
 
-def _evaluate(
-    model: nn.Module, evaluators: Sequence[Evaluator], plan: Plan, device: torch.device
-) -> dict[str, float]:
+def _evaluate(model: nn.Module, evaluators: Sequence[Evaluator], plan: Plan, device: torch.device) -> dict[str, float]:
     model.eval()
     with torch.no_grad(), autocast(plan.precision, device):
         return {name: value for evaluator in evaluators for name, value in evaluator(model)}
@@ -239,9 +230,7 @@ def _improved(progress: Progress, row: Event, plan: Plan) -> bool:
     if plan.watch is None:
         return False
     if plan.watch not in row:
-        raise RegardError(
-            f"watched metric {plan.watch!r}: no evaluator gives it; the rows hold {', '.join(row)}"
-        )
+        raise RegardError(f"watched metric {plan.watch!r}: no evaluator gives it; the rows hold {', '.join(row)}")
     value, best = row[plan.watch], progress.best_value
     sign = -1 if plan.lower_is_better else 1
     rose = best is None or sign * value > sign * best

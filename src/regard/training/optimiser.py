@@ -26,9 +26,7 @@ def parameter_groups(
     """
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     if not names:
-        raise RegardError(
-            "model: no parameter is trainable (requires_grad is off everywhere); switch some on"
-        )
+        raise RegardError("model: no parameter is trainable (requires_grad is off everywhere); switch some on")
     depths = _depths(names)
     top = max(depths.values())
     if layer_decay < 1 and top < 2:
@@ -87,9 +85,7 @@ def _block(name: str) -> tuple[int, int] | None:
     return None
 
 
-def make_optimiser(
-    name: Literal["adamw", "sgd"], groups: list[dict[str, Any]], lr: float
-) -> torch.optim.Optimizer:
+def make_optimiser(name: Literal["adamw", "sgd"], groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
     """AdamW (beta 0.9, 0.999; fused: one pass over the weights instead of ten) or SGD (momentum 0.9,
     Nesterov, fused).
     """

@@ -100,14 +100,10 @@ def train_run(
         return run
     emit = on_event or (lambda event: None)
     if tuple(loaded.classes) != tuple(images.classes):
-        raise RegardError(
-            f"{loaded.name}: answers {_some(loaded.classes)}, but the images are {_some(images.classes)}"
-        )
+        raise RegardError(f"{loaded.name}: answers {_some(loaded.classes)}, but the images are {_some(images.classes)}")
     for name in ("train", "val", "test"):
         if not len(getattr(split, name)):
-            raise RegardError(
-                f"{images.name}: no {name} images in the split; give more images or another split"
-            )
+            raise RegardError(f"{images.name}: no {name} images in the split; give more images or another split")
     job = Job(run, images, split, loaded, recipe, fraction, Path(cache_dir or default_cache()), emit)
     reset_peak_memory()
     with Interrupts() as interrupts, _deterministic(recipe.deterministic):
@@ -259,10 +255,7 @@ def _begun_with(job: Job) -> Recipe:
     if job.run.config["model"] != job.loaded.name:
         changed.insert(0, f"model was {job.run.config['model']!r}, is {job.loaded.name!r}")
     stored = read_split(job.run.split_path, job.images)
-    if any(
-        not np.array_equal(getattr(stored, part), getattr(job.split, part))
-        for part in ("train", "val", "test")
-    ):
+    if any(not np.array_equal(getattr(stored, part), getattr(job.split, part)) for part in ("train", "val", "test")):
         changed.append("the split differs from split.csv")
     if changed:
         raise RegardError(

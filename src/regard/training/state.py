@@ -116,9 +116,7 @@ class States:
             _install(document, tensors, model, optimiser, ema, generation)
             progress = Progress(**document["progress"])
             best = _part(tensors, "best/") or None
-            notes = [
-                f"{damage}; continuing from {generation.name} (step {progress.step})" for damage in damages
-            ]
+            notes = [f"{damage}; continuing from {generation.name} (step {progress.step})" for damage in damages]
             return progress, best, tuple(notes)
         if damages:
             raise RegardError(f"{'; '.join(damages)}; no whole state is left: start anew with --overwrite")

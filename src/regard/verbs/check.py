@@ -67,9 +67,7 @@ def _total(counts: dict[str, int]) -> int:
 def _table(report: CheckReport) -> list[str]:
     names = [*map(_visible, report.classes), "all"]
     width = max(map(len, ["class", *names]))
-    columns = [
-        [f"{count:,}" for count in (*counts.values(), _total(counts))] for counts in report.counts.values()
-    ]
+    columns = [[f"{count:,}" for count in (*counts.values(), _total(counts))] for counts in report.counts.values()]
     rows = zip(names, *columns, strict=True)
     return [
         "  ".join([f"{name:<{width}}", *(f"{cell:>7}" for cell in cells)])
@@ -82,9 +80,7 @@ def _named(finding: Finding, report: CheckReport) -> list[str]:
     if "duplicate" in finding.code or finding.code == "label-conflict":
         chosen = set(finding.ids)
         listed = [group for group in report.groups if chosen.intersection(group)]
-        names = [
-            " = ".join(map(_visible, group[:SHOWN])) + ", ..." * (len(group) > SHOWN) for group in listed
-        ]
+        names = [" = ".join(map(_visible, group[:SHOWN])) + ", ..." * (len(group) > SHOWN) for group in listed]
     else:
         names = [_visible(id_) for id_ in finding.ids]
     more = [f"and {len(names) - SHOWN:,} more"] if len(names) > SHOWN else []
@@ -93,6 +89,4 @@ def _named(finding: Finding, report: CheckReport) -> list[str]:
 
 def _visible(name: str) -> str:
     """A file or class name that cannot move the cursor or break the line."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in name
-    )
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in name)

@@ -73,14 +73,16 @@ def compare(
     """Answer which model to use on these images, how sure, and at what cost.
 
     Every model sees the same images, equally many of them, with the same number of tuning trials (none). The winner is
-    chosen on validation images; the test images are touched once, and one test stated in advance says better, equivalent or too
-    close to call. The report is one HTML file. A comparison that was interrupted continues with --resume.
+    chosen on validation images; the test images are touched once, and one test stated in advance says better,
+    equivalent or too close to call. The report is one HTML file. A comparison that was interrupted continues with --resume.
 
     Args:
-        data: class folders (with or without train/val/test), a CSV or Parquet table (path, label), torchvision:NAME, or digits
+        data: class folders (with or without train/val/test), a CSV or Parquet table (path, label),
+            torchvision:NAME, or digits
         models: names, as in `regard train`, separated by commas
         methods: head, finetune, scratch: an axis like models
-        seeds: runs of each model and method; a seed redraws initialisation, order, augmentation, validation cut and subset
+        seeds: runs of each model and method; a seed redraws initialisation, order, augmentation, validation cut and
+            subset
         fractions: shares of the training images, for the data curve
         out: folder to make
         predictions: tables (path, label, class or probabilities) of any tool to compare in place of training
@@ -165,10 +167,14 @@ def _make(folder: Path, resume: bool, overwrite: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise RegardError(f"{folder}: is a file; expected a folder for the comparison: choose another --out")
     if held and not overwrite:
-        hint = "it holds no comparison to resume" if resume else "use --resume to continue it, --overwrite to start anew"
+        hint = (
+            "it holds no comparison to resume" if resume else "use --resume to continue it, --overwrite to start anew"
+        )
         raise RegardError(f"{folder}: already holds {held[0]!r}; {hint}, or choose another --out")
     if held and "comparison.yaml" not in held and "report.html" not in held:
-        raise RegardError(f"{folder}: holds {held[0]!r} but no comparison, so it is not overwritten; choose another --out")
+        raise RegardError(
+            f"{folder}: holds {held[0]!r} but no comparison, so it is not overwritten; choose another --out"
+        )
     for name in ("comparison.yaml", "report.html"):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / "runs", ignore_errors=True)
@@ -199,9 +205,7 @@ def _task(plan: Plan, prepared: Prepared, on_event: OnEvent) -> Task:
             on_event(event)
 
     def load(name: str, method: Method) -> LoadedModel:
-        return load_for(
-            name, method, prepared.images.classes, img_size=plan.img_size, force=plan.force, on_event=once
-        )
+        return load_for(name, method, prepared.images.classes, once, img_size=plan.img_size, force=plan.force)
 
     return Task(prepared.images, prepared.split, load)
 
@@ -256,7 +260,9 @@ def _compare_given(
         from regard.data.sources import open_images
 
         images = open_images(data)
-    labels = {id_: images.classes[label] for id_, label in zip(images.ids, images.labels, strict=True)} if images else None
+    labels = (
+        {id_: images.classes[label] for id_, label in zip(images.ids, images.labels, strict=True)} if images else None
+    )
     results = given_results(paths, labels)
     ordered = candidates(results)
     found = verdicts(ordered, margin)
@@ -269,7 +275,5 @@ def _write(folder: Path, record: Any, ordered: list[Candidate], found: tuple[Ver
     from regard.reporting.sentences import answer, mean_top1
 
     report = write_report(record, folder / "report.html")
-    rows = tuple(
-        Row(one.name, mean_top1(one.runs) or 0.0, one.validation_top1, len(one.runs)) for one in ordered
-    )
+    rows = tuple(Row(one.name, mean_top1(one.runs) or 0.0, one.validation_top1, len(one.runs)) for one in ordered)
     return Answer(answer(record), rows, found, report)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from regard.errors import RegardError
-from regard.verbs.evaluate import load_aloud
-from regard.verbs.prepare import OnEvent, silent
+from regard.verbs.prepare import OnEvent, load_aloud, silent
 from regard.verbs.tables import atomic_file
 
 if TYPE_CHECKING:
@@ -63,14 +62,13 @@ def embed(
         on_event: called with what is going on (docs/architecture.md, Events)
     """
     from regard.data.sources import list_photos
-
     from regard.inference.precision import choose_precision
     from regard.inference.rows import outputs
 
     if out is not None and Path(out).suffix not in FORMATS:
         raise RegardError(f"{out}: unknown suffix {Path(out).suffix!r}; expected one of {', '.join(FORMATS)}")
     ids, sources = list_photos([photos] if isinstance(photos, str | Path) else photos)
-    loaded = load_aloud(model, weights, on_event)
+    loaded = load_aloud(model, on_event, weights)
     chosen = choose_precision(loaded.model, loaded.preprocess.size, len(ids), precision)
     kept, vectors, skipped = [], [], []
     found = outputs(loaded, loaded.pooled, ids, sources, batch_size, chosen)

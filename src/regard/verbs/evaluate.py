@@ -11,12 +11,12 @@ import numpy as np
 
 from regard.errors import RegardError
 from regard.results import Predictions
-from regard.verbs.prepare import OnEvent, silent
+from regard.verbs.prepare import OnEvent, load_aloud, silent
 
 if TYPE_CHECKING:
-    from regard.data.sources import ImageSet
     from torch import nn
 
+    from regard.data.sources import ImageSet
     from regard.evaluation.intervals import Metric
     from regard.evaluation.metrics import ClassRow, Mistake
     from regard.inference.loaded import LoadedModel
@@ -69,10 +69,9 @@ def evaluate(
         on_event: called with what is going on (docs/architecture.md, Events)
     """
     from regard.data.sources import open_images
-
     from regard.evaluation.metrics import confusion, most_confident_mistakes, per_class, summarise
 
-    loaded = load_aloud(model, weights, on_event)
+    loaded = load_aloud(model, on_event, weights)
     images = open_images(data, classes=loaded.classes)
     rows, source = rows_to_score(images, model)
     on_event({"event": "note", "text": f"scoring {len(rows):,} images: {source}"})
@@ -91,18 +90,6 @@ def evaluate(
     )
 
 
-def load_aloud(
-    model: str | Path | LoadedModel | nn.Module, weights: str | Path | None, on_event: OnEvent
-) -> LoadedModel:
-    """The model of a verb; what loading changed is said."""
-    from regard.inference.loaded import LoadedModel, load_model
-
-    loaded = model if isinstance(model, LoadedModel) else load_model(model, weights=weights)
-    for message in loaded.messages:
-        on_event({"event": "note", "text": message})
-    return loaded
-
-
 def rows_to_score(images: ImageSet, model: object) -> tuple[np.ndarray, str]:
     """(row numbers, which images they are in words): a run's test images, a given test part, or all."""
     parts = _parts_of_run(model)
@@ -112,9 +99,7 @@ def rows_to_score(images: ImageSet, model: object) -> tuple[np.ndarray, str]:
         rows = np.flatnonzero([part == "test" for part in known])
         if len(rows):
             return rows, f"the test images of the run's split, of {len(images):,} in {images.name}"
-        raise RegardError(
-            f"{images.name}: holds only images that the run {model} was trained on or chosen by"
-        )
+        raise RegardError(f"{images.name}: holds only images that the run {model} was trained on or chosen by")
     rows = np.flatnonzero([part == "test" for part in images.split])
     if len(rows):
         return rows, f"the test part of {images.name}"
@@ -167,6 +152,4 @@ def answer(
             f"`regard check` names them; remove them or raise --max-bad above {max_bad:g}"
         )
     labels = np.asarray(images.labels, np.int64)[kept]
-    return Predictions(
-        tuple(images.ids[row] for row in kept), np.stack(logits), labels, loaded.classes
-    ), tuple(skipped)
+    return Predictions(tuple(images.ids[row] for row in kept), np.stack(logits), labels, loaded.classes), tuple(skipped)

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from regard.errors import RegardError
-from regard.verbs.evaluate import load_aloud
-from regard.verbs.prepare import OnEvent, silent
+from regard.verbs.prepare import OnEvent, load_aloud, silent
 from regard.verbs.tables import table_writer
 
 if TYPE_CHECKING:
@@ -108,14 +107,13 @@ def predict(
         on_event: called with what is going on (docs/architecture.md, Events)
     """
     from regard.data.sources import list_photos
-
     from regard.inference.precision import choose_precision
     from regard.inference.rows import predict_rows
 
     if top < 1:
         raise RegardError(f"top={top}: expected at least 1")
     ids, sources = list_photos([photos] if isinstance(photos, str | Path) else photos)
-    loaded = load_aloud(model, weights, on_event)
+    loaded = load_aloud(model, on_event, weights)
     chosen = choose_precision(loaded.model, loaded.preprocess.size, len(ids), precision)
     top = min(top, len(loaded.classes))
     kept: list[Photo] = []

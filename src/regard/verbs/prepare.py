@@ -20,7 +20,16 @@ if TYPE_CHECKING:
 
 OnEvent = Callable[[dict[str, Any]], None]
 OnBadImage = Literal["skip", "error"]
-NOT_MIRRORED = ("digits", "MNIST", "EMNIST", "KMNIST", "QMNIST", "SVHN", "USPS")  # left and right carry meaning
+SHOWN = 10  # file names in a line
+NOT_MIRRORED = (
+    "digits",
+    "MNIST",
+    "EMNIST",
+    "KMNIST",
+    "QMNIST",
+    "SVHN",
+    "USPS",
+)  # left and right carry meaning
 
 
 def silent(event: dict[str, Any]) -> None:
@@ -47,9 +56,10 @@ class Prepared:
         left = len(split.test) - len(test)
         if not len(test):
             raise RegardError(
-                f"{self.images.name}: every test image has a near-duplicate in train or val; mend the split, or --keep-leaks"
+                f"{self.images.name}: every test image has a near-duplicate in train or val; "
+                "mend the split, or use --keep-leaks"
             )
-        note = f"{left} test images with a near-duplicate in train or val are left out of scoring (`regard check` names them)"
+        note = f"{left} test images with a near-duplicate in train or val are left out of scoring; see `regard check`"
         return replace(split, test=test, notes=(*split.notes, note)) if left else split
 
 
@@ -73,34 +83,55 @@ def prepare(
     bad = frozenset(checked.unreadable)
     if bad and (on_bad_image == "error" or len(bad) > max_bad * len(images)):
         first = sorted(bad)[0]
+        remedy = "" if on_bad_image == "error" else f", or raise --max-bad above {max_bad:g}"
         raise RegardError(
             f"{images.name}: {len(bad)} of {len(images)} files cannot be read (first: {first}); "
-            f"`regard check` names them; remove them{'' if on_bad_image == 'error' else f' or raise --max-bad above {max_bad:g}'}"
+            f"`regard check` names them; remove them{remedy}"
         )
     if bad:
+        named = ", ".join(sorted(bad)[:SHOWN]) + (f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else "")
+        on_event({"event": "note", "text": f"left out, unreadable: {named}"})
         images = images.select(np.array([row for row, id_ in enumerate(images.ids) if id_ not in bad]))
     return Prepared(images, checked, keep_leaks)
+
+
+def load_aloud(
+    model: Any,
+    on_event: OnEvent,
+    weights: str | Path | None = None,
+    classes: tuple[str, ...] | None = None,
+    img_size: int | None = None,
+) -> LoadedModel:
+    """The model of a verb; what is downloaded, and what loading changed, is said."""
+    from regard.inference.loaded import LoadedModel, load_model
+
+    def say(text: str) -> None:
+        on_event({"event": "note", "text": text})
+
+    if isinstance(model, LoadedModel):
+        return model
+    loaded = load_model(model, weights=weights, classes=classes, img_size=img_size, announce=say)
+    for message in loaded.messages:
+        say(message)
+    return loaded
 
 
 def load_for(
     model: Any,
     method: str,
     classes: tuple[str, ...],
+    on_event: OnEvent,
     *,
     weights: str | Path | None = None,
     img_size: int | None = None,
     force: bool = False,
-    on_event: OnEvent,
 ) -> LoadedModel:
     """The model that a run begins with: untrained for scratch, with published (or the user's) weights otherwise."""
-    from regard.inference.loaded import fresh_model, load_model
+    from regard.inference.loaded import fresh_model
 
     if method == "scratch" and isinstance(model, str):
         return fresh_model(model, classes, img_size, force=force)
-    loaded = load_model(model, weights=weights, classes=classes, img_size=img_size)
-    for message in loaded.messages:
-        on_event({"event": "note", "text": message})
-    return loaded
+    return load_aloud(model, on_event, weights, classes, img_size)
 
 
 def mirrored(images: ImageSet) -> bool:

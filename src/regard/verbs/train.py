@@ -62,15 +62,17 @@ def train(
 ) -> Run:
     """Train a classifier on a folder of labelled images.
 
-    The data are checked first (`regard check`). Nothing but --model and --out is needed: the split, the preprocessing and
-    the recipe follow from the data and the model, and are written to the run folder with the weights, the answers and a
-    report. What is left out below is decided by the recipe of the model's family and the amount of data.
+    The data are checked first (`regard check`). Nothing but --model and --out is needed: the split, the preprocessing
+    and the recipe follow from the data and the model, and are written to the run folder with the weights, the answers
+    and a report. What is left out below is decided by the recipe of the model's family and the amount of data.
 
     Args:
-        data: class folders (with or without train/val/test), a CSV or Parquet table (path, label), torchvision:NAME, or digits
+        data: class folders (with or without train/val/test), a CSV or Parquet table (path, label),
+            torchvision:NAME, or digits
         model: a name, a name with a weights tag, timm:NAME, or a run folder to go on from
         out: run folder to make
-        method: head trains a linear layer on frozen features, finetune trains everything from published weights, scratch everything from nothing
+        method: head trains a linear layer on frozen features, finetune trains everything from published weights,
+            scratch everything from nothing
         head: for the head method, linear solves it on cached features, sgd trains it over epochs of augmented views
         weights: weights file to use in place of a download
         img_size: side of the square that the model sees, in pixels
@@ -114,7 +116,6 @@ def train(
 
     from regard.comparison.compare import candidates
     from regard.comparison.details import Story, report_data
-    from regard.inference.loaded import LoadedModel
     from regard.reporting import write_report
     from regard.runs.run import Run
     from regard.training.recipe import recipe_for, warnings
@@ -125,18 +126,7 @@ def train(
     split = prepared.split(seed)
     for note in split.notes:
         on_event({"event": "note", "text": note})
-    if isinstance(model, LoadedModel):
-        loaded = model
-    else:
-        loaded = load_for(
-            model,
-            method,
-            prepared.images.classes,
-            weights=weights,
-            img_size=img_size,
-            force=force,
-            on_event=on_event,
-        )
+    loaded = load_for(model, method, prepared.images.classes, on_event, weights=weights, img_size=img_size, force=force)
     given = {
         "epochs": epochs,
         "minutes": minutes,

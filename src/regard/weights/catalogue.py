@@ -82,13 +82,10 @@ def find_checkpoint(name: str) -> Checkpoint:
     architecture, _, tag = name.partition(".")
     known = checkpoints_of(architecture)
     if not known:
-        nearest = difflib.get_close_matches(
-            name, [*_by_architecture(), *(c.tag for c in CHECKPOINTS)], n=3, cutoff=0.5
-        )
+        nearest = difflib.get_close_matches(name, [*_by_architecture(), *(c.tag for c in CHECKPOINTS)], n=3, cutoff=0.5)
         hint = f"nearest: {', '.join(nearest)}" if nearest else "`regard models` lists what there is"
         raise RegardError(
-            f"{name}: no published weights are known for this name; {hint}; "
-            "or pass --weights FILE, or --method scratch"
+            f"{name}: no published weights are known for this name; {hint}; or pass --weights FILE, or --method scratch"
         )
     for checkpoint in known:
         if not tag or checkpoint.tag == name:

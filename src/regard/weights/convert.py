@@ -51,9 +51,7 @@ def convert(state: Mapping[str, Tensor], architecture: str = "", path: str | Pat
     found = "a ResNet" if dialect == "resnet" else "a vision transformer" if dialect in _CONVERTERS else ""
     wanted = "a ResNet" if architecture.startswith("resnet") else "a vision transformer"
     if found and architecture.startswith(("resnet", "vit_")) and found != wanted:
-        raise RegardError(
-            f"{path}: weights of {found}, but {architecture} is {wanted}; name the fitting model"
-        )
+        raise RegardError(f"{path}: weights of {found}, but {architecture} is {wanted}; name the fitting model")
     try:
         return _CONVERTERS.get(dialect, dict)(dict(state))
     except _Misfit as misfit:
@@ -69,9 +67,7 @@ def left_out(state: Mapping[str, Tensor]) -> list[str]:
     parts = [name for name in state if _is_pooler(name)]
     if not parts:
         return []
-    return [
-        f"left out {', '.join(parts)}: the layer between the pooled token and a pre-training head is not used"
-    ]
+    return [f"left out {', '.join(parts)}: the layer between the pooled token and a pre-training head is not used"]
 
 
 def _is_pooler(name: str) -> bool:
@@ -134,9 +130,7 @@ def _stack_qkv(state: State) -> State:
     for base, found in parts.items():
         missing = [part for part in "qkv" if part not in found]
         if missing:
-            raise _Misfit(
-                f"{base}: the weights lack its {' and '.join(missing)} part; the file is incomplete"
-            )
+            raise _Misfit(f"{base}: the weights lack its {' and '.join(missing)} part; the file is incomplete")
         out[base] = torch.cat([found["q"], found["k"], found["v"]])
     return out
 
@@ -211,9 +205,7 @@ def _from_flax(ours: str, tensor: Tensor, name: str) -> Tensor:
 
 def _expect(tensor: Tensor, dimensions: int, name: str) -> Tensor:
     if tensor.ndim != dimensions:
-        raise _Misfit(
-            f"{name}: shape {tuple(tensor.shape)} found, {dimensions} axes expected of a Google ViT"
-        )
+        raise _Misfit(f"{name}: shape {tuple(tensor.shape)} found, {dimensions} axes expected of a Google ViT")
     return tensor
 
 

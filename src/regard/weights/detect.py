@@ -74,9 +74,7 @@ def _detect_zip(path: Path) -> Kind:
         raise refuse(path, "a damaged or truncated zip archive", FETCH_AGAIN) from None
     inner = {name.split("/", 1)[-1] for name in names}
     if "constants.pkl" in inner or any(name.startswith("code/") for name in inner):
-        raise refuse(
-            path, "a TorchScript archive, which carries code", "ask its author for the weights as safetensors"
-        )
+        raise refuse(path, "a TorchScript archive, which carries code", "ask its author for the weights as safetensors")
     if "data.pkl" in inner:
         return "torch"
     if names and all(name.endswith(".npy") for name in names):

@@ -64,11 +64,7 @@ def local_place(checkpoint: Checkpoint) -> Path:
     """Where a file put by hand is found: torch's checkpoint folder, under its published name or the tag's."""
     home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "torch"
     source = checkpoint.source
-    name = (
-        f"{checkpoint.tag}{Path(source.file).suffix}"
-        if isinstance(source, HubFile)
-        else source.rsplit("/", 1)[1]
-    )
+    name = f"{checkpoint.tag}{Path(source.file).suffix}" if isinstance(source, HubFile) else source.rsplit("/", 1)[1]
     return Path(home).expanduser() / "hub" / "checkpoints" / name
 
 

@@ -20,9 +20,7 @@ class DownloadError(Exception):
     """Why a file could not be had, in a few words."""
 
 
-def download(
-    url: str, target: Path, sha256: str | None = None, announce: Callable[[str], object] = print
-) -> Path:
+def download(url: str, target: Path, sha256: str | None = None, announce: Callable[[str], object] = print) -> Path:
     """Downloads `url` to `target`, continuing `target.part` where an earlier attempt stopped.
 
     sha256: the expected hash or its first hexadecimal digits. A connection that breaks leaves the part for

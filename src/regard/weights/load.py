@@ -78,9 +78,7 @@ def _fit_head(model: nn.Module, own: State, state: State, num_classes: int | Non
     if not ours:
         for name in theirs:
             del state[name]
-        return (
-            [f"left out the head of the weights ({', '.join(theirs)}): the model has none"] if theirs else []
-        )
+        return [f"left out the head of the weights ({', '.join(theirs)}): the model has none"] if theirs else []
     if theirs.keys() == ours.keys() and _rows(theirs) == _rows(ours):
         return []
     if theirs and theirs.keys() != ours.keys():
@@ -174,7 +172,5 @@ def _candidates(state: Mapping[str, Tensor]) -> Iterable[str]:
 
 def _body(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {
-        name: tuple(tensor.shape)
-        for name, tensor in state.items()
-        if name != POSITIONS and not name.endswith(COUNTER)
+        name: tuple(tensor.shape) for name, tensor in state.items() if name != POSITIONS and not name.endswith(COUNTER)
     }

@@ -33,8 +33,7 @@ def read_npz(path: Path) -> dict[str, Tensor]:
         with zipfile.ZipFile(path) as archive:
             _check_sizes(path, archive)
             arrays = {
-                entry.filename.removesuffix(".npy"): _read_array(path, archive, entry)
-                for entry in archive.infolist()
+                entry.filename.removesuffix(".npy"): _read_array(path, archive, entry) for entry in archive.infolist()
             }
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -101,9 +100,7 @@ def _read_array(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) ->
     try:
         return torch.from_numpy(native.reshape(shape))
     except TypeError:
-        raise RegardError(
-            f"{path}: array {entry.filename}: torch has no type {dtype}; {FETCH_AGAIN}"
-        ) from None
+        raise RegardError(f"{path}: array {entry.filename}: torch has no type {dtype}; {FETCH_AGAIN}") from None
 
 
 def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:

@@ -128,9 +128,7 @@ def _check_archive(path: Path, archive: zipfile.ZipFile) -> None:
         found = f"a torch archive with a compressed entry ({packed.filename}: {packed.file_size:,} bytes)"
         raise refuse(path, found, ASK_AUTHOR, "torch stores its entries plainly")
     if total > path.stat().st_size or len({entry.filename for entry in entries}) != len(entries):
-        raise refuse(
-            path, f"a torch archive whose entries claim {total:,} bytes", FETCH_AGAIN, "they overlap"
-        )
+        raise refuse(path, f"a torch archive whose entries claim {total:,} bytes", FETCH_AGAIN, "they overlap")
 
 
 def _check_pickle(path: Path, archive: zipfile.ZipFile) -> dict[str, Storage]:
@@ -179,9 +177,7 @@ class _Machine:
         try:
             for count, (name, argument) in enumerate(_instructions(data)):
                 if count > MAX_INSTRUCTIONS:
-                    raise PickleRefused(
-                        f"a pickle of more than {MAX_INSTRUCTIONS:,} instructions", ASK_AUTHOR
-                    )
+                    raise PickleRefused(f"a pickle of more than {MAX_INSTRUCTIONS:,} instructions", ASK_AUTHOR)
                 if len(self.stack) > MAX_HEIGHT:
                     raise PickleRefused(f"a pickle nested more than {MAX_HEIGHT:,} deep", ASK_AUTHOR)
                 self._step(name, argument)

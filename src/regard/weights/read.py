@@ -56,12 +56,8 @@ def _file_in(path: Path) -> Path:
             return path / name
     wanted = " or ".join(FOLDER_FILES)
     if list(path.glob("*.index.json")):
-        raise refuse(
-            path, "a folder of weights in several pieces", "join them into one", f"one {wanted} was expected"
-        )
-    raise refuse(
-        path, "a folder without weights", "give the weight file itself", f"{wanted} was expected inside"
-    )
+        raise refuse(path, "a folder of weights in several pieces", "join them into one", f"one {wanted} was expected")
+    raise refuse(path, "a folder without weights", "give the weight file itself", f"{wanted} was expected inside")
 
 
 # --- safetensors ------------------------------------------------------------------------------------------
@@ -120,9 +116,7 @@ def _check_header(path: Path) -> Mapping[str, str]:
 
 def _verify_hashes(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Compares each tensor with the SHA-256 that our writer put into the metadata; other files carry none."""
-    hashes = {
-        key.removeprefix(HASH_PREFIX): value for key, value in metadata.items() if key.startswith(HASH_PREFIX)
-    }
+    hashes = {key.removeprefix(HASH_PREFIX): value for key, value in metadata.items() if key.startswith(HASH_PREFIX)}
     if not hashes:
         return
     advice = "take another copy of the file"
@@ -136,9 +130,7 @@ def _verify_hashes(path: Path, state: Mapping[str, Tensor], metadata: Mapping[st
         )
     for name, tensor in state.items():
         if tensor_sha256(tensor) != hashes[name]:
-            raise refuse(
-                path, f"tensor {name} is damaged", advice, "its SHA-256 does not fit the one written with it"
-            )
+            raise refuse(path, f"tensor {name} is damaged", advice, "its SHA-256 does not fit the one written with it")
 
 
 # --- containers -------------------------------------------------------------------------------------------
@@ -164,13 +156,9 @@ def _plain(path: Path, state: Mapping[Any, Any]) -> dict[str, Tensor]:
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             found = f"entry {name!r} is a {type(value).__name__}"
-            raise refuse(
-                path, found, "give the file with the model's state dict", "a dict of tensors was expected"
-            )
+            raise refuse(path, found, "give the file with the model's state dict", "a dict of tensors was expected")
         if value.layout != torch.strided or value.is_quantized:
-            raise refuse(
-                path, f"tensor {name} is not dense", "give dense weights", "dense tensors were expected"
-            )
+            raise refuse(path, f"tensor {name} is not dense", "give dense weights", "dense tensors were expected")
     plain = {name: tensor.detach() for name, tensor in state.items()}
     while wrapper := next((w for w in WRAPPERS if all(name.startswith(w) for name in plain)), None):
         plain = {name.removeprefix(wrapper): tensor for name, tensor in plain.items()}

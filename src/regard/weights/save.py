@@ -26,9 +26,7 @@ def tensor_sha256(tensor: Tensor) -> str:
     return digest.hexdigest()
 
 
-def save_state(
-    path: str | Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
-) -> Path:
+def save_state(path: str | Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Path:
     """Writes `state` as safetensors at `path`, with `format: pt` and `sha256:KEY` per tensor in the metadata.
 
     The file is written beside, flushed to the disk and renamed: `path` holds the old file or the whole new

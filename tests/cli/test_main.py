@@ -1,0 +1,114 @@
+"""The command line: words to arguments, errors to one line, events to lines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from regard.cli.main import VERBS, command_type, main, metavar_of, parse, split_commas
+from regard.cli.progress import Display, duration, numbers_of
+from regard.verbs.compare import compare
+from regard.verbs.predict import predict
+from regard.verbs.train import train
+
+
+def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(verb in text and line in text for verb, line in VERBS.items())
+
+
+def test_an_unknown_verb_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["trian"]) == 2
+    assert "did you mean 'train'?" in capsys.readouterr().err
+
+
+def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(tmp_path / "nowhere")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "nowhere" in error and "Traceback" not in error
+
+
+def test_a_mistake_is_json_for_machines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(tmp_path / "nowhere"), "--json"]) == 2
+    assert "nowhere" in json.loads(capsys.readouterr().out)["error"]
+
+
+def test_debug_shows_where_it_happened(tmp_path: Path) -> None:
+    from regard.errors import RegardError
+
+    with pytest.raises(RegardError):
+        main(["check", str(tmp_path / "nowhere"), "--debug"])
+
+
+def test_words_become_the_arguments_of_the_function() -> None:
+    _, given = parse(train, ["photos", "--model", "resnet18", "--out", "runs/a", "--lr", "0.1", "--resume"], "train")
+    assert given["data"] == "photos" and given["model"] == "resnet18"
+    assert given["lr"] == 0.1 and given["resume"] is True and given["minutes"] is None
+
+
+def test_lists_take_commas_and_spaces() -> None:
+    for words in (["--models", "a,b", "--fractions", "0.1,1"], ["--models", "a", "b", "--fractions=0.1,1"]):
+        _, given = parse(compare, ["photos", "--out", "c", *words], "compare")
+        assert given["models"] == ("a", "b") and given["fractions"] == (0.1, 1.0)
+
+
+def test_paths_keep_their_commas() -> None:
+    _, given = parse(predict, ["runs/a", "one,two.jpg", "three.jpg"], "predict")
+    assert [str(path) for path in given["photos"]] == ["one,two.jpg", "three.jpg"]
+
+
+def test_split_commas_touches_only_the_flags_that_take_lists() -> None:
+    assert split_commas(["a,b", "--m", "c,d", "--o", "e,f"], {"--m"}) == [
+        "a,b",
+        "--m",
+        "c",
+        "d",
+        "--o",
+        "e,f",
+    ]
+
+
+def test_types_that_cannot_be_typed_in_a_shell_are_left_out() -> None:
+    assert command_type(str | Path) is str
+    assert command_type(Path | None) == Path | None
+    assert metavar_of(tuple[float, ...]) == "FLOAT,..."
+
+
+def test_a_wrong_choice_ends_with_the_choices(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "photos", "--model", "a", "--out", "b", "--method", "guess"])
+    assert stop.value.code == 2
+    assert "finetune" in capsys.readouterr().err
+
+
+def test_progress_is_plain_lines_away_from_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with Display() as display:
+        display.on_event({"event": "note", "text": "hello"})
+        display.on_event({"event": "evaluation", "step": 1, "steps": 2, "loss": 0.5, "val/top1": 0.25})
+        display.on_event(
+            {
+                "event": "step",
+                "step": 2,
+                "steps": 2,
+                "loss": 0.4,
+                "images_per_second": 120.0,
+                "seconds_left": 0.0,
+            }
+        )
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "hello"
+    assert lines[-1] == "training: 2/2 loss 0.400  top1 25.0%  120 images/s  0 s left"
+
+
+def test_events_are_json_lines_for_machines(capsys: pytest.CaptureFixture[str]) -> None:
+    with Display(as_json=True) as display:
+        display.on_event({"event": "step", "step": 1, "steps": 2, "loss": 0.5})
+    assert json.loads(capsys.readouterr().out) == {"event": "step", "step": 1, "steps": 2, "loss": 0.5}
+
+
+def test_numbers_and_durations_read_as_people_say_them() -> None:
+    assert numbers_of({"loss": 1.0, "top1": 0.914}) == "loss 1.000  top1 91.4%"
+    assert [duration(seconds) for seconds in (42, 200, 5000)] == ["42 s", "3 min", "1 h 23 min"]

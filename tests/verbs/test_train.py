@@ -1,0 +1,176 @@
+"""`train` and `compare` as a user calls them, on a few small images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import regard
+from regard.cli.main import main
+from regard.data.transforms import Preprocess
+from regard.errors import RegardError
+from regard.verbs.command import command_line
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of 24 images of 20 pixels: red and blue noise."""
+    root = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for channel, name in ((0, "red"), (2, "blue")):
+        (root / name).mkdir()
+        for number in range(24):
+            pixels = rng.integers(0, 120, (20, 20, 3), dtype=np.uint8)
+            pixels[..., channel] += 120
+            Image.fromarray(pixels).save(root / name / f"{number}.png")
+    return root
+
+
+SHORT = {"method": "scratch", "img_size": 16, "images_seen": 64, "batch_size": 16, "precision": "fp32"}
+
+
+def test_train_makes_a_run_that_every_verb_takes(photos: Path, tmp_path: Path) -> None:
+    run = regard.train(photos, model="resnet20_32", out=tmp_path / "a", **SHORT)
+    assert (run.folder / "report.html").is_file() and run.classes == ("blue", "red")
+    assert len(run.predictions("test")) == len(run.predictions("val")) == 7
+    scored = regard.evaluate(run.folder, photos)
+    assert scored.images == 7
+    assert scored.metrics["top1"].value == pytest.approx(run.predictions("test").correct.mean())
+    again = regard.load_model(run.folder).predict(photos / "red" / "0.png")
+    assert again.classes == run.classes
+
+
+def test_a_run_is_not_replaced_unasked(photos: Path, tmp_path: Path) -> None:
+    regard.train(photos, model="resnet20_32", out=tmp_path / "a", **SHORT)
+    with pytest.raises(RegardError, match="--resume"):
+        regard.train(photos, model="resnet20_32", out=tmp_path / "a", **SHORT)
+    before = (tmp_path / "a" / "model.safetensors").read_bytes()
+    regard.train(photos, model="resnet20_32", out=tmp_path / "a", resume=True, **SHORT)
+    assert (tmp_path / "a" / "model.safetensors").read_bytes() == before
+
+
+def test_never_from_scratch_unasked(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "empty"))
+    with pytest.raises(RegardError, match="--method scratch") as refused:
+        regard.train(photos, model="vit_tiny_patch16_224", out=tmp_path / "a")
+    assert "--weights" in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_users_module_trains_under_the_same_verb(photos: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 2))
+    loaded = regard.load_model(module, preprocess=Preprocess(8, 1.0, "squash"), classes=("blue", "red"))
+    run = regard.train(
+        photos,
+        model=loaded,
+        out=tmp_path / "a",
+        method="scratch",
+        epochs=20,
+        batch_size=16,
+        lr=0.01,
+        precision="fp32",
+    )
+    assert run.predictions("test").correct.mean() == 1.0
+
+
+def test_unreadable_files_are_skipped_by_name_or_refused(photos: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    for path in photos.rglob("*.png"):
+        target = root / path.relative_to(photos)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    (root / "red" / "0.png").write_bytes((root / "red" / "0.png").read_bytes()[:100])
+    said: list[str] = []
+    note = lambda event: said.append(str(event.get("text", "")))  # noqa: E731 - a listener
+    run = regard.train(root, model="resnet20_32", out=tmp_path / "a", max_bad=0.05, on_event=note, **SHORT)
+    assert any("red/0.png" in line for line in said)
+    assert "red/0.png" not in run.split_path.read_text()
+    with pytest.raises(RegardError, match=r"red/0\.png"):
+        regard.train(root, model="resnet20_32", out=tmp_path / "b", on_bad_image="error", **SHORT)
+    with pytest.raises(RegardError, match="1 of 48"):
+        regard.train(root, model="resnet20_32", out=tmp_path / "c", max_bad=0.0, **SHORT)
+
+
+def test_compare_answers_and_continues(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "compare",
+        str(photos),
+        "--models",
+        "vit_nano_patch4_32,resnet20_32",
+        "--methods",
+        "scratch",
+        "--img-size",
+        "16",
+    ]
+    words += [
+        "--seeds",
+        "2",
+        "--fractions",
+        "0.5,1",
+        "--images-seen",
+        "48",
+        "--batch-size",
+        "16",
+        "--precision",
+        "fp32",
+    ]
+    words += ["--out", str(tmp_path / "c")]
+    assert main([*words, "--dry-run"]) == 0
+    assert "8 runs" in capsys.readouterr().out and not (tmp_path / "c").exists()
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "report:" in out and "resnet20_32" in out
+    assert len(list((tmp_path / "c" / "runs").iterdir())) == 8
+    # One run lost: only that one is trained again, and the answer is the same.
+    lost = tmp_path / "c" / "runs" / "resnet20_32-scratch-0.5-seed1"
+    (lost / "result.json").unlink()
+    kept = (tmp_path / "c" / "runs" / "resnet20_32-scratch-1-seed1" / "result.json").stat().st_mtime_ns
+    assert main(words) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert main([*words, "--resume"]) == 0
+    assert capsys.readouterr().out == out
+    assert (tmp_path / "c" / "runs" / "resnet20_32-scratch-1-seed1" / "result.json").stat().st_mtime_ns == kept
+    assert main([*words[:-2], "--out", str(tmp_path / "c"), "--resume", "--margin", "0.02"]) == 2
+    assert "margin was 0.01" in capsys.readouterr().err
+
+
+def test_compare_takes_the_predictions_of_any_tool(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, answers in (("a", "xxxxxxxxyy"), ("b", "xxyyxxyyyy")):
+        rows = "".join(f"{number}.jpg,{'xxxxxxxxyy'[number]},{answer}\n" for number, answer in enumerate(answers))
+        (tmp_path / f"{name}.csv").write_text("path,label,class\n" + rows)
+    words = [
+        "compare",
+        "--predictions",
+        str(tmp_path / "a.csv"),
+        str(tmp_path / "b.csv"),
+        "--out",
+        str(tmp_path / "c"),
+    ]
+    assert main([*words, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])["result"]
+    assert result["sentence"].startswith("a is right on 4 photos that b gets wrong")
+    assert (tmp_path / "c" / "report.html").is_file()
+
+
+def test_the_command_of_a_report_makes_it_again() -> None:
+    given = {
+        name: parameter.default for name, parameter in __import__("inspect").signature(regard.train).parameters.items()
+    }
+    given |= {
+        "data": "my photos",
+        "model": "resnet18",
+        "out": Path("runs/a"),
+        "lr": 0.1,
+        "force": True,
+        "randaugment": (2.0, 9.0),
+    }
+    assert command_line(regard.train, given) == (
+        "regard train 'my photos' --model resnet18 --out runs/a --lr 0.1 --randaugment 2,9 --force"
+    )
