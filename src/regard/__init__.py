@@ -45,7 +45,24 @@ _HOME = {
     "train": "regard.verbs.train",
 }
 
-__all__ = sorted(_HOME)
+__all__ = [
+    "LoadedModel",
+    "Recipe",
+    "RegardError",
+    "Run",
+    "check",
+    "compare",
+    "create_model",
+    "edit",
+    "embed",
+    "evaluate",
+    "list_models",
+    "load_model",
+    "predict",
+    "record",
+    "register_model",
+    "train",
+]
 
 
 def __getattr__(name: str) -> object:

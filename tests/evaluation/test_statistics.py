@@ -7,11 +7,13 @@ import pytest
 from scipy import stats
 
 from regard.errors import RegardError
+from regard.evaluation.intervals import proportion
 from regard.evaluation.statistics import (
     decides,
     holm,
     holm_correct,
     mcnemar,
+    mean_top1,
     photos_for_gap,
     photos_needed,
     seeds_needed,
@@ -273,3 +275,20 @@ def test_sentence_of_an_undecided_pair_says_what_would_settle_it():
     assert "seeds would be needed" in sentence(more_seeds)
     assert "more seeds and more photos" in sentence(made(seed_variance=2e-4, photo_variance=2e-4))
     assert "level" in sentence(made(difference=0.0))
+
+
+def test_the_interval_of_a_mean_over_seeds_covers_the_truth() -> None:
+    """Photos of mixed difficulty and seeds that differ: the truth is inside about 95% of the time."""
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(400):
+        difficulty = rng.beta(4, 1, 400)  # mean 0.8
+        skill = rng.normal(0, 0.015, (4, 1))
+        found = mean_top1(rng.random((4, 400)) < np.clip(difficulty + skill, 0, 1))
+        inside += found.low <= 0.8 <= found.high
+    assert 0.92 <= inside / 400 <= 0.995
+
+
+def test_one_seed_has_wilsons_interval() -> None:
+    row = np.arange(100) < 80
+    assert mean_top1(row[None]) == proportion(80, 100) == mean_top1(np.stack([row, row]))

@@ -61,7 +61,7 @@ class Counter:
 def test_features_are_what_the_head_multiplies_in_each_view(loaded: LoadedModel, images: ImageSet) -> None:
     rows = [3, 0, 7]
     found = extract_features(loaded, images, rows, batch_size=2, precision="fp32")
-    assert found.shape == (2, 3, 128)
+    assert found.shape == (2, 3, 96)
     assert found.dtype == np.float32
     pixels = [loaded.preprocess.pixels(images.sources[row]) for row in rows]
     np.testing.assert_allclose(found[0], loaded.embed(pixels), atol=1e-5)
@@ -112,7 +112,7 @@ def test_a_changed_image_weight_or_preprocessing_is_computed_anew(
 def test_the_head_is_no_part_of_the_key(loaded: LoadedModel, tmp_path: Path) -> None:
     before = FeatureCache(tmp_path, loaded).folder
     old = loaded.model.get_submodule(loaded.head)
-    set_head(loaded, torch.ones(2, 128), torch.ones(2))
+    set_head(loaded, torch.ones(2, 96), torch.ones(2))
     assert FeatureCache(tmp_path, loaded).folder == before
     set_head(loaded, old.weight, old.bias)  # type: ignore[arg-type]  # a Linear's
 
@@ -181,7 +181,7 @@ def test_the_precision_is_measured_once(
 def test_refusals(loaded: LoadedModel, images: ImageSet, tmp_path: Path) -> None:
     with pytest.raises(RegardError, match="2 is no view"):
         extract_features(loaded, images, [0], (0, 2))
-    assert extract_features(loaded, images, [], (0, 1)).shape == (2, 0, 128)
+    assert extract_features(loaded, images, [], (0, 1)).shape == (2, 0, 96)
     Path(images.sources[3]).write_bytes(b"")
     with pytest.raises(RegardError, match=r"3\.png"):
         extract_features(loaded, images, range(12))

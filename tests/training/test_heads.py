@@ -139,7 +139,7 @@ def test_the_head_is_installed_in_an_ordinary_model(loaded: LoadedModel, tmp_pat
     np.testing.assert_allclose(
         test.logits, loaded.predict([images.sources[row] for row in SPLIT.test]).logits, rtol=1e-3, atol=1e-3
     )
-    assert (done.views, done.train_images, done.feature_dim) == ((0, 1), 40, 128)
+    assert (done.views, done.train_images, done.feature_dim) == ((0, 1), 40, 96)
 
 
 def test_two_views_train(loaded: LoadedModel) -> None:

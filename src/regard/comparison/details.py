@@ -14,6 +14,7 @@ from regard.data.decoding import ImageError, decode
 from regard.data.sources import ImageSet
 from regard.evaluation.calibration import reliability, risk_coverage
 from regard.evaluation.metrics import per_class, summarise
+from regard.evaluation.statistics import mean_top1
 from regard.reporting.records import ClassScore, FileTest, ModelDetail, ReliabilityBin, ReportData, Suspect
 from regard.results import CheckReport, RunResult, Verdict
 
@@ -36,6 +37,7 @@ def model_detail(candidate: Candidate, groups: Sequence[Sequence[str]]) -> Model
         method=candidate.method,
         shown_seed=run.seed,
         metrics=summary,
+        mean_top1=mean_top1(candidate.correct),
         per_class=tuple(
             ClassScore(
                 row.name,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet as pq
+from pyarrow import csv
 
 from regard.errors import RegardError
 from regard.evaluation.statistics import mcnemar
@@ -76,7 +76,7 @@ def _table(path: Path) -> pa.Table:
     if not path.is_file():
         raise RegardError(f"{path}: no such file; --predictions takes CSV or Parquet tables")
     try:
-        return pq.read_table(path) if path.suffix.lower() == ".parquet" else pa.csv.read_csv(path)
+        return pq.read_table(path) if path.suffix.lower() == ".parquet" else csv.read_csv(path)
     except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
         raise RegardError(
             f"{path}: not a readable table ({str(error).splitlines()[0]}); expected CSV or Parquet"

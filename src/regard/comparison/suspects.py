@@ -35,7 +35,7 @@ def suspects(
         return ()
     head = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500))
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
-    probabilities = cross_val_predict(head, features[rows], labels[rows], cv=folds, method="predict_proba")
+    probabilities = np.asarray(cross_val_predict(head, features[rows], labels[rows], cv=folds, method="predict_proba"))
     columns = np.unique(labels[rows])
     answers, confidence = columns[probabilities.argmax(axis=1)], probabilities.max(axis=1)
     # Sure of a class is who is as sure as the head is, on average, of the photos that carry its label.

@@ -23,6 +23,7 @@ import numpy as np
 from scipy import stats
 
 from regard.errors import RegardError
+from regard.evaluation.intervals import Metric, proportion
 from regard.results import Outcome, Verdict
 
 
@@ -103,6 +104,25 @@ def verdict(
         seed_variance=float(sum(seed_parts)),
         photo_variance=photo_part,
     )
+
+
+def mean_top1(correct: np.ndarray, alpha: float = 0.05) -> Metric:
+    """Mean top1 over seeds with its t interval, from seeds and photos together; the same variances as `verdict`.
+
+    correct: (S, N) bool. One seed: Wilson's interval, which speaks of photos only.
+    """
+    rows = _checked("correct", correct)
+    mean = float(rows.mean())
+    if len(rows) < 2 or (rows == rows[0]).all():
+        return proportion(rows[0].sum(), rows.shape[1])
+    flips = _interaction(rows) / len(rows)
+    seeds = max(float(rows.mean(axis=1).var(ddof=1)) / len(rows), flips / rows.shape[1])
+    photos = max(0.0, (float(rows.mean(axis=0).var(ddof=1)) - flips) / rows.shape[1])
+    if seeds + photos == 0:
+        return proportion(rows[0].sum(), rows.shape[1])
+    freedom = (seeds + photos) ** 2 / (seeds**2 / (len(rows) - 1) + photos**2 / (rows.shape[1] - 1))
+    half = float(stats.t.ppf(1 - alpha / 2, freedom)) * math.sqrt(seeds + photos)
+    return Metric(mean, max(0.0, mean - half), min(1.0, mean + half))
 
 
 def holm(verdicts: Sequence[Verdict]) -> list[Verdict]:

@@ -74,7 +74,8 @@ def compare(
 
     Every model sees the same images, equally many of them, with the same number of tuning trials (none). The winner is
     chosen on validation images; the test images are touched once, and one test stated in advance says better,
-    equivalent or too close to call. The report is one HTML file. A comparison that was interrupted continues with --resume.
+    equivalent or too close to call. The report is one HTML file. A comparison that was interrupted continues with
+    --resume.
 
     Args:
         data: class folders (with or without train/val/test), a CSV or Parquet table (path, label),

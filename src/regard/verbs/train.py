@@ -121,7 +121,7 @@ def train(
     from regard.training.recipe import recipe_for, warnings
     from regard.training.run import train_run
 
-    run = Run.open(out) if resume else Run.create(out, overwrite=overwrite)
+    run = Run.resume(out) if resume else Run.create(out, overwrite=overwrite)
     prepared = prepare(data, max_bad=max_bad, on_bad_image=on_bad_image, keep_leaks=keep_leaks, on_event=on_event)
     split = prepared.split(seed)
     for note in split.notes:
