@@ -24,7 +24,7 @@ dev: .venv/.developed  ## the same with the tools of development
 
 demo: install  ## the main job on handwritten digits: a small ViT against a small CNN, minutes on two cores
 	$(BIN)/regard compare digits --models vit_nano_patch4_32,resnet20_32 --methods scratch --img-size 16 \
-	  --seeds 2 --fractions 0.1,0.3,1 --out runs/demo --resume
+	  --seeds 2 --fractions 0.1,0.3,1 --images-seen 16000 --out runs/demo --resume
 
 test: dev  ## the tests
 	$(BIN)/python -m pytest

@@ -57,28 +57,12 @@ class Display:
         if kind in ("note", "warning"):
             self._note(event["text"])
         elif kind == "progress":
-            self._progress(event)
-        elif kind == "evaluation":
+            self._progress(event, event["done"] >= event["total"])
+        elif kind in ("step", "evaluation"):
+            # The last step is followed by the evaluation that says what came of it.
             self._top1 = event.get("val/top1", self._top1)
-            self._progress(
-                {
-                    **event,
-                    "title": "training",
-                    "done": event["step"],
-                    "total": event["steps"],
-                    "top1": self._top1,
-                }
-            )
-        elif kind == "step":
-            self._progress(
-                {
-                    **event,
-                    "title": "training",
-                    "done": event["step"],
-                    "total": event["steps"],
-                    "top1": self._top1,
-                }
-            )
+            shown = {**event, "title": "training", "done": event["step"], "total": event["steps"], "top1": self._top1}
+            self._progress(shown, kind == "evaluation" and event["step"] >= event["steps"])
 
     def _note(self, text: str) -> None:
         if self._bar is not None:
@@ -86,21 +70,20 @@ class Display:
         else:
             print(text, file=sys.stderr, flush=True)
 
-    def _progress(self, event: dict[str, Any]) -> None:
+    def _progress(self, event: dict[str, Any], finished: bool) -> None:
         numbers = numbers_of(event)
         if self._bar is not None:
             title = event["title"]
             if title not in self._tasks:
                 self._tasks[title] = self._bar.add_task(title, total=event["total"], numbers="")
             self._bar.update(self._tasks[title], completed=event["done"], total=event["total"], numbers=numbers)
-            if event["done"] >= event["total"]:
+            if finished:
                 self._bar.remove_task(self._tasks.pop(title))
-                self._top1 = None
-            return
-        now = time.monotonic()
-        if now - self._last_plain >= PLAIN_EVERY_SECONDS or event["done"] >= event["total"]:
-            self._last_plain = now
+        elif finished or time.monotonic() - self._last_plain >= PLAIN_EVERY_SECONDS:
+            self._last_plain = time.monotonic()
             self._note(f"{event['title']}: {event['done']:.0f}/{event['total']:.0f} {numbers}".rstrip())
+        if finished:
+            self._top1 = None
 
 
 def numbers_of(event: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from regard.results import CheckReport, Finding
-from regard.verbs.prepare import OnEvent, silent
+from regard.verbs.events import OnEvent, silent
 
 if TYPE_CHECKING:
     from regard.data.sources import ImageSet

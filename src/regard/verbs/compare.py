@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from regard.errors import RegardError
 from regard.results import Verdict
 from regard.verbs.command import command_line
-from regard.verbs.prepare import OnBadImage, OnEvent, Prepared, load_for, mirrored, prepare, silent
+from regard.verbs.events import OnEvent, silent
+from regard.verbs.prepare import OnBadImage, Prepared, load_for, mirrored, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

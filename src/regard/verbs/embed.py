@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from regard.errors import RegardError
-from regard.verbs.prepare import OnEvent, load_aloud, silent
+from regard.verbs.events import OnEvent, silent
+from regard.verbs.prepare import load_aloud
 from regard.verbs.tables import atomic_file
 
 if TYPE_CHECKING:

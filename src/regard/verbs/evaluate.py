@@ -11,7 +11,8 @@ import numpy as np
 
 from regard.errors import RegardError
 from regard.results import Predictions
-from regard.verbs.prepare import OnEvent, load_aloud, silent
+from regard.verbs.events import OnEvent, silent
+from regard.verbs.prepare import load_aloud
 
 if TYPE_CHECKING:
     from torch import nn

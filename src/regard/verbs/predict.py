@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from regard.errors import RegardError
-from regard.verbs.prepare import OnEvent, load_aloud, silent
+from regard.verbs.events import OnEvent, silent
+from regard.verbs.prepare import load_aloud
 from regard.verbs.tables import table_writer
 
 if TYPE_CHECKING:

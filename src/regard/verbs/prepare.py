@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,6 +9,8 @@ import numpy as np
 
 from regard.errors import RegardError
 from regard.results import CheckReport
+from regard.verbs.check import check_opened
+from regard.verbs.events import OnEvent
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,22 +19,10 @@ if TYPE_CHECKING:
     from regard.data.splits import Split
     from regard.inference.loaded import LoadedModel
 
-OnEvent = Callable[[dict[str, Any]], None]
 OnBadImage = Literal["skip", "error"]
 SHOWN = 10  # file names in a line
-NOT_MIRRORED = (
-    "digits",
-    "MNIST",
-    "EMNIST",
-    "KMNIST",
-    "QMNIST",
-    "SVHN",
-    "USPS",
-)  # left and right carry meaning
-
-
-def silent(event: dict[str, Any]) -> None:
-    """The listener of those who do not listen."""
+# Data sets in which left and right carry meaning.
+NOT_MIRRORED = ("digits", "MNIST", "EMNIST", "KMNIST", "QMNIST", "SVHN", "USPS")
 
 
 @dataclass(frozen=True)
@@ -73,7 +62,6 @@ def prepare(
 ) -> Prepared:
     """Open and check a data set once; unreadable files are left out by name, or an error."""
     from regard.data.sources import open_images
-    from regard.verbs.check import check_opened
 
     images = open_images(data)
     checked = check_opened(images, max_bad=max_bad, on_event=on_event)

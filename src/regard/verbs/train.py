@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from regard.verbs.command import command_line
-from regard.verbs.prepare import OnBadImage, OnEvent, load_for, mirrored, prepare, silent
+from regard.verbs.events import OnEvent, silent
+from regard.verbs.prepare import OnBadImage, load_for, mirrored, prepare
 
 if TYPE_CHECKING:
     from torch import nn
