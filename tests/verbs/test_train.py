@@ -15,6 +15,7 @@ import regard
 from regard.cli.main import main
 from regard.data.transforms import Preprocess
 from regard.errors import RegardError
+from regard.inference.loaded import LoadedModel
 from regard.verbs.command import command_line
 
 
@@ -139,6 +140,35 @@ def test_compare_answers_and_continues(photos: Path, tmp_path: Path, capsys: pyt
     assert (tmp_path / "c" / "runs" / "resnet20_32-scratch-1-seed1" / "result.json").stat().st_mtime_ns == kept
     assert main([*words[:-2], "--out", str(tmp_path / "c"), "--resume", "--margin", "0.02"]) == 2
     assert "margin was 0.01" in capsys.readouterr().err
+
+
+def test_compare_takes_modules_of_the_user_and_frozen_heads(photos: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+
+    def mine(name: str, width: int) -> LoadedModel:
+        module = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, width), nn.ReLU(), nn.Linear(width, 2))
+        loaded = regard.load_model(module, preprocess=Preprocess(8, 1.0, "squash"), classes=("blue", "red"))
+        loaded.name = name
+        return loaded
+
+    models = (mine("narrow", 4), mine("wide", 32))
+    before = models[0].model[1].weight.detach().clone()
+    answer = regard.compare(photos, models=models, methods=("head",), seeds=2, out=tmp_path / "c")
+    assert {row.name for row in answer.rows} == {"narrow", "wide"} and answer.report.is_file()
+    assert torch.equal(models[0].model[1].weight, before)  # each run began with a copy
+
+
+def test_a_model_without_weights_is_refused_before_anything_is_trained(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "empty"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
+    run = regard.train(photos, model="resnet20_32", out=tmp_path / "a", **SHORT)
+    models = (str(run.folder), "vit_tiny_patch16_224")
+    with pytest.raises(RegardError, match="vit_tiny_patch16_224"):
+        regard.compare(photos, models=models, methods=("head",), seeds=2, img_size=64, out=tmp_path / "c")
+    assert not (tmp_path / "c" / "runs").exists()
 
 
 def test_compare_takes_the_predictions_of_any_tool(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -90,8 +90,9 @@ def run_all(
     results = []
     for number, condition in enumerate(conditions, 1):
         place = folder / "runs" / condition.folder
-        run = Run.open(place) if (place / "config.yaml").is_file() else None
-        if run is None or not run.finished:
+        begun = place.exists()
+        run = Run.resume(place) if begun else Run.create(place)
+        if not run.finished:
             on_event(
                 {
                     "event": "note",
@@ -99,23 +100,23 @@ def run_all(
                     f"{100 * condition.fraction:g}% of the training images",
                 }
             )
-            run = _train(condition, task, place, chosen[condition.model, condition.method], run, on_event)
+            _train(run, condition, task, chosen[condition.model, condition.method], begun, on_event)
         results.append(run.result())
     return results
 
 
-def _train(condition: Condition, task: Task, place: Path, recipe: Recipe, begun: Run | None, on_event: OnEvent) -> Run:
+def _train(run: Run, condition: Condition, task: Task, recipe: Recipe, resume: bool, on_event: OnEvent) -> None:
     split = task.split(condition.seed)
     subset = take_fraction(task.images, split.train, condition.fraction, condition.seed)
-    return train_run(
-        begun or Run.create(place, overwrite=place.exists()),
+    train_run(
+        run,
         task.images,
         replace(split, train=subset),
         task.load(condition.model, condition.method),
         replace(recipe, seed=condition.seed),
         fraction=condition.fraction,
         on_event=on_event,
-        resume=begun is not None,
+        resume=resume,
     )
 
 

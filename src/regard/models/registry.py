@@ -80,7 +80,7 @@ def model_spec(name: str) -> ModelSpec:
     """The sheet of a model. Raises RegardError with the nearest names for one that is unknown."""
     if name not in _SPECS:
         nearest = get_close_matches(name, _SPECS, n=3, cutoff=0.4)
-        hint = f"nearest: {', '.join(nearest)}" if nearest else "`regard models` lists what there is"
+        hint = f"nearest: {', '.join(nearest)}" if nearest else "regard.list_models() names them all"
         raise RegardError(f"{name}: no such model; {hint}")
     return _SPECS[name]
 

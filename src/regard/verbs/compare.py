@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ class Answer:
 def compare(
     data: str | Path | None = None,
     *,
-    models: tuple[str, ...] = (),
+    models: tuple[str | LoadedModel, ...] = (),
     methods: tuple[Literal["head", "finetune", "scratch"], ...] = ("head",),
     seeds: int = 3,
     fractions: tuple[float, ...] = (1.0,),
@@ -81,7 +82,7 @@ def compare(
     Args:
         data: class folders (with or without train/val/test), a CSV or Parquet table (path, label),
             torchvision:NAME, or digits
-        models: names, as in `regard train`, separated by commas
+        models: names, as in `regard train`, separated by commas; from Python also models that are loaded
         methods: head, finetune, scratch: an axis like models
         seeds: runs of each model and method; a seed redraws initialisation, order, augmentation, validation cut and
             subset
@@ -129,7 +130,7 @@ def compare(
     }
     plan = Plan(
         data=str(data),
-        models=tuple(models),
+        models=tuple(_name(model) for model in models),
         methods=tuple(methods),
         seeds=seeds,
         fractions=tuple(fractions),
@@ -145,22 +146,28 @@ def compare(
     split = prepared.split(0)
     for note in split.notes:
         on_event({"event": "note", "text": note})
-    untrained = {name: _untrained(name, plan, prepared.images.classes) for name in plan.models}
-    task = _task(plan, prepared, on_event)
+    given_models = {_name(model): model for model in models}
+    untrained = {name: _untrained(model, plan, prepared.images.classes) for name, model in given_models.items()}
+    task = _task(plan, prepared, given_models, on_event)
     chosen = recipes(plan, len(split.train), untrained)
     if continued:
         plan.check_same(folder)
         chosen = shared_precision(chosen, plan.measured_precision(folder))
     else:
         speeds = measure(chosen, untrained)
-        chosen = shared_precision(chosen, speeds.fastest)
+        fastest = speeds.fastest if precision in (None, "auto") and not deterministic else given["precision"]
+        chosen = shared_precision(chosen, fastest)
         expected = estimate(plan, task, chosen, speeds)
         if dry_run:
             return expected
         on_event({"event": "note", "text": f"expected: {expected}"})
-        plan.save(folder, speeds.fastest)
+        plan.save(folder, fastest)
+    for name, method in chosen:
+        if method != "scratch":  # a model without weights is refused now, and not after hours of the others
+            task.load(name, method)
     results = run_all(plan, task, folder, chosen, on_event)
-    return _answer(plan, prepared, chosen, results, folder, command)
+    own = frozenset(name for name, model in given_models.items() if not isinstance(model, str))
+    return _answer(plan, prepared, chosen, results, folder, command, own)
 
 
 def _make(folder: Path, resume: bool, overwrite: bool) -> None:
@@ -186,16 +193,22 @@ def _make(folder: Path, resume: bool, overwrite: bool) -> None:
         raise RegardError(f"{folder}: cannot be made ({error.strerror}); choose another --out") from None
 
 
-def _untrained(name: str, plan: Plan, classes: tuple[str, ...]) -> LoadedModel:
-    """A model of this name for its sheet and its speed; nothing is downloaded."""
+def _name(model: str | LoadedModel) -> str:
+    return model if isinstance(model, str) else model.name
+
+
+def _untrained(model: str | LoadedModel, plan: Plan, classes: tuple[str, ...]) -> LoadedModel:
+    """A model for its sheet and its speed; nothing is downloaded."""
     from regard.inference.loaded import fresh_model, load_model
 
-    if (Path(name) / "config.yaml").is_file():
-        return load_model(name, classes=classes, img_size=plan.img_size)
-    return fresh_model(name, classes, plan.img_size, force=plan.force)
+    if not isinstance(model, str):
+        return model
+    if (Path(model) / "config.yaml").is_file():
+        return load_model(model, classes=classes, img_size=plan.img_size)
+    return fresh_model(model, classes, plan.img_size, force=plan.force)
 
 
-def _task(plan: Plan, prepared: Prepared, on_event: OnEvent) -> Task:
+def _task(plan: Plan, prepared: Prepared, models: Mapping[str, str | LoadedModel], on_event: OnEvent) -> Task:
     from regard.comparison.compare import Task
 
     said: set[str] = set()
@@ -207,7 +220,8 @@ def _task(plan: Plan, prepared: Prepared, on_event: OnEvent) -> Task:
             on_event(event)
 
     def load(name: str, method: Method) -> LoadedModel:
-        return load_for(name, method, prepared.images.classes, once, img_size=plan.img_size, force=plan.force)
+        model = copy.deepcopy(models[name])  # a loaded model is trained in place: each run begins with its own
+        return load_for(model, method, prepared.images.classes, once, img_size=plan.img_size, force=plan.force)
 
     return Task(prepared.images, prepared.split, load)
 
@@ -219,6 +233,7 @@ def _answer(
     results: list[RunResult],
     folder: Path,
     command: str,
+    own: frozenset[str],
 ) -> Answer:
     from regard.comparison.compare import candidates, verdicts
     from regard.comparison.details import Story, report_data
@@ -227,6 +242,9 @@ def _answer(
 
     ordered = candidates(results)
     found = verdicts(ordered, plan.margin)
+    winner = ordered[0].runs[0]
+    # A module of the user's cannot be built again from its run folder.
+    doubtful = () if winner.model in own else disputed(prepared.images, prepared.split(winner.seed), winner)
     story = Story(
         title=prepared.images.name,
         command=command,
@@ -234,20 +252,24 @@ def _answer(
         protocol=prepared.split(0).notes,
         budget=_budget(chosen),
         environment={key: str(value) for key, value in Run.open(results[0].folder).environment.items()},
-        suspects=disputed(prepared.images, prepared.split(ordered[0].runs[0].seed), ordered[0].runs[0]),
+        suspects=doubtful,
     )
     return _write(folder, report_data(story, ordered, results, found, prepared.images), ordered, found)
 
 
 def _budget(chosen: Mapping[tuple[str, str], Recipe]) -> str:
-    recipe = next(iter(chosen.values()))
-    if recipe.minutes:
-        length = f"{recipe.minutes:g} minutes of training"
-    elif recipe.images_seen:
-        length = f"{recipe.images_seen:,} training images seen"
-    else:
-        length = "one pass over the training images for features"
-    return f"{length} and no tuning trial for every run, {recipe.precision} for all"
+    from regard.training.heads import STRENGTHS
+
+    lengths = []
+    for (_, method), recipe in chosen.items():
+        if method == "head" and recipe.head == "linear":
+            lengths.append(f"features of every image in {recipe.views} views, {len(STRENGTHS)} strengths for each head")
+        elif recipe.minutes:
+            lengths.append(f"{recipe.minutes:g} minutes of training")
+        else:
+            lengths.append(f"{recipe.images_seen:,} training images seen")
+    precision = next(iter(chosen.values())).precision
+    return f"{'; '.join(dict.fromkeys(lengths))}; no tuning trial; {precision} for every run"
 
 
 def _compare_given(

@@ -83,7 +83,7 @@ def find_checkpoint(name: str) -> Checkpoint:
     known = checkpoints_of(architecture)
     if not known:
         nearest = difflib.get_close_matches(name, [*_by_architecture(), *(c.tag for c in CHECKPOINTS)], n=3, cutoff=0.5)
-        hint = f"nearest: {', '.join(nearest)}" if nearest else "`regard models` lists what there is"
+        hint = f"nearest: {', '.join(nearest)}" if nearest else "regard.list_models() names them all"
         raise RegardError(
             f"{name}: no published weights are known for this name; {hint}; or pass --weights FILE, or --method scratch"
         )
