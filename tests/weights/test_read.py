@@ -215,7 +215,7 @@ def test_a_header_that_claims_another_shape_or_name_is_found(tmp_path: Path) -> 
     data = path.read_bytes()
     for old, new in (
         (b'"shape":[2,3]', b'"shape":[3,2]'),
-        (b'"w":{"dtype"', b'"v":{"dtype"'),
+        (b'"w":{"data_offsets"', b'"v":{"data_offsets"'),
         (b'"F32"', b'"I32"'),
     ):
         assert data.count(old) == 1
@@ -262,3 +262,11 @@ def test_a_checkpoint_with_an_optimiser_is_read_for_its_model(tmp_path: Path) ->
     torch.save({"model": model.state_dict(), "optimizer": optimiser.state_dict(), "epoch": 1}, buffer)
     (tmp_path / "a.pth").write_bytes(buffer.getvalue())
     assert same(read_state(tmp_path / "a.pth"), dict(model.state_dict()))
+
+
+def test_equal_weights_are_equal_files(tmp_path: Path) -> None:
+    state = {f"layer{number}.weight": torch.full((3, number + 1), float(number)) for number in range(12)}
+    for name in ("a", "b", "c"):
+        save_state(tmp_path / name, state, {"architecture": "x"})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in read_state(tmp_path / "a").items())

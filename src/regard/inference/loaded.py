@@ -140,6 +140,8 @@ def load_model(
         loaded = _from_timm(str(model), weights, wanted)
     elif Path(model).is_dir():
         loaded = _from_run(Path(model), weights, wanted)
+    elif len(Path(model).parts) > 1 and not Path(model).exists():
+        raise RegardError(f"{model}: no such folder; expected the folder of a run, or the name of a model")
     elif Path(model).is_file():
         raise RegardError(f"{model}: is a file; name its architecture and give the file as weights (--weights {model})")
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Callable
@@ -93,13 +94,21 @@ def _fetch(checkpoint: Checkpoint, announce: Announce) -> Path:
 
 def _fetch_from_hub(checkpoint: Checkpoint, source: HubFile) -> Path:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    # The client logs each failed try; the one line that we raise says it all.
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:  # the hub's client resumes by itself and writes under the final name only what is complete
         return Path(hf_hub_download(source.repo, source.file, cache_dir=hub_cache()))
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         reason = (str(error).split("\n\n")[0].splitlines() or [type(error).__name__])[0]
+        if isinstance(error, LocalEntryNotFoundError):
+            reason = "the hub cannot be reached and the file is not in its cache"
         raise _unavailable(checkpoint, reason) from None
+    finally:
+        logger.setLevel(level)
 
 
 def _verify(checkpoint: Checkpoint, path: Path) -> None:

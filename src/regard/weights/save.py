@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,6 +39,7 @@ def save_state(path: str | Path, state: Mapping[str, Tensor], metadata: Mapping[
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         save_file(plain, beside, metadata={**(metadata or {}), "format": "pt", **hashes})
+        _sort_header(beside)
         _flush(beside)
         os.replace(beside, path)
         _flush(path.parent)
@@ -45,6 +47,19 @@ def save_state(path: str | Path, state: Mapping[str, Tensor], metadata: Mapping[
         beside.unlink(missing_ok=True)
         raise
     return path
+
+
+def _sort_header(path: Path) -> None:
+    """Puts the header's keys in order: the writer's own order changes from call to call, and equal weights should be
+    equal files. The same words in another order are equally long, so the tensors stay where they are.
+    """
+    with open(path, "r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= length:
+            file.seek(8)
+            file.write(text.ljust(length))
 
 
 def _flush(path: Path) -> None:
