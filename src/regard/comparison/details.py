@@ -69,9 +69,10 @@ def overlap_note(run: RunResult) -> str:
     """A warning where the backbone may have seen the test photos: what it was pre-trained on is named."""
     if run.pretraining.lower().startswith("none") or not run.pretraining:
         return ""
+    example = " (Stanford Dogs, for instance, is drawn from ImageNet)" if "imagenet" in run.pretraining.lower() else ""
     return (
-        f"{run.model} was pre-trained on {run.pretraining}: if the test photos were published there, it has seen them "
-        "(Stanford Dogs, for instance, is drawn from ImageNet), and its figure is too high."
+        f"{run.model} was pre-trained on {run.pretraining}{example}: test photos that were among them it has seen, and "
+        "its figure is then too high."
     )
 
 

@@ -105,8 +105,6 @@ def _compute(
             done += len(places)
             if on_event:
                 on_event({"event": "progress", "title": title, "done": done, "total": total})
-    if on_event and total:
-        on_event({"event": "done", "title": title})
 
 
 def _pixels(

@@ -252,7 +252,7 @@ def _published(name: str, weights: str | Path | None, wanted: Wanted, announce: 
         preprocess=preprocess,
         classes=wanted.names(outputs, own),
         name=name,
-        pretraining=_pretraining(checkpoint) if checkpoint and weights is None else f"weights from {path.name}",
+        pretraining=_pretraining(checkpoint) if checkpoint and weights is None else _unknown(path),
         head=head_name(model),
         spec=spec,
         messages=messages,
@@ -372,7 +372,7 @@ def _from_timm(name: str, weights: str | Path | None, wanted: Wanted) -> LoadedM
         state = read_state(weights)
         model = make_timm(name, False, timm_outputs(name, state), wanted.img_size)
         _strict(model, state, Path(weights))
-        pretraining = f"weights from {Path(weights).name}"
+        pretraining = _unknown(Path(weights))
     preprocess = _sized(wanted.preprocess or timm_preprocess(model), wanted.img_size)
     outputs, head = probe(model, preprocess.size)
     own = imagenet_classes() if outputs == 1000 else ()
@@ -389,6 +389,11 @@ def _from_timm(name: str, weights: str | Path | None, wanted: Wanted) -> LoadedM
 
 def _pretraining(checkpoint: Checkpoint) -> str:
     return f"{checkpoint.pretraining} ({checkpoint.tag}, licence {checkpoint.licence})"
+
+
+def _unknown(path: Path) -> str:
+    """What is known of the training of a file that somebody brings: nothing, and that is said."""
+    return f"unknown data (weights from {path.name})"
 
 
 def _outputs(model: nn.Module) -> int:

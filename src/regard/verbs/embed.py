@@ -82,7 +82,6 @@ def embed(
             vectors.append(vector)
         if done % batch_size == 0 or done == len(ids):
             on_event({"event": "progress", "title": "embedding", "done": done, "total": len(ids)})
-    on_event({"event": "done", "title": "embedding"})
     if not kept:
         raise RegardError(f"photos: none of {len(ids)} can be read (first: {skipped[0]})")
     stacked = np.stack(vectors)

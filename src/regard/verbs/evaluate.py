@@ -146,7 +146,6 @@ def answer(
             logits.append(row.logits)
         if done % batch_size == 0 or done == len(ids):
             on_event({"event": "progress", "title": title, "done": done, "total": len(ids)})
-    on_event({"event": "done", "title": title})
     if len(skipped) > max_bad * len(ids) or not kept:
         raise RegardError(
             f"{images.name}: {len(skipped)} of {len(ids)} images cannot be read (first: {skipped[0]}); "

@@ -130,7 +130,6 @@ def predict(
                 kept.append(photo)
             if done % batch_size == 0 or done == len(ids):
                 on_event({"event": "progress", "title": "predicting", "done": done, "total": len(ids)})
-    on_event({"event": "done", "title": "predicting"})
     return PhotoAnswers(loaded.name, len(ids), out=Path(out) if out else None, rows=tuple(kept), **counts)
 
 
