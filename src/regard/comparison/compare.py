@@ -26,6 +26,7 @@ from regard.training.recipe import Recipe, recipe_for
 from regard.training.run import train_run
 
 OnEvent = Callable[[dict[str, Any]], None]
+Key = tuple[str, Method]  # model and method
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Task:
     load: Callable[[str, Method], LoadedModel]  # (model, method) -> a model to train
 
 
-def recipes(plan: Plan, train: int, untrained: Mapping[str, LoadedModel]) -> dict[tuple[str, str], Recipe]:
+def recipes(plan: Plan, train: int, untrained: Mapping[str, LoadedModel]) -> dict[Key, Recipe]:
     """The recipe of each model and method: its family's, with the one budget that all share.
 
     train: training images at the full fraction; untrained: one of each model, for its family and image size. The
@@ -67,7 +68,7 @@ def recipes(plan: Plan, train: int, untrained: Mapping[str, LoadedModel]) -> dic
     }
 
 
-def shared_precision(chosen: Mapping[tuple[str, str], Recipe], precision: str) -> dict[tuple[str, str], Recipe]:
+def shared_precision(chosen: Mapping[Key, Recipe], precision: str) -> dict[Key, Recipe]:
     """The recipes with one precision for all: a choice made by measuring is made once and equal for all models."""
     return {key: recipe.with_overrides({"precision": precision}) for key, recipe in chosen.items()}
 
@@ -82,9 +83,7 @@ def _lr_scale(recipe: Recipe, batch: int) -> float:
     return ratio if recipe.optimiser == "sgd" else ratio**0.5
 
 
-def run_all(
-    plan: Plan, task: Task, folder: Path, chosen: Mapping[tuple[str, str], Recipe], on_event: OnEvent
-) -> list[RunResult]:
+def run_all(plan: Plan, task: Task, folder: Path, chosen: Mapping[Key, Recipe], on_event: OnEvent) -> list[RunResult]:
     """Train what is missing and read every result, in the plan's order."""
     conditions = plan.conditions()
     results = []

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from regard.comparison.compare import Task
+from regard.comparison.compare import Key, Task
 from regard.comparison.plan import Plan
 from regard.data.splits import take_fraction
 from regard.errors import RegardError
@@ -25,8 +25,6 @@ STATE_COPIES = 8  # weights, best weights and the optimiser's one or two moments
 BASE_MEMORY_MB = 1000  # Python, torch and decoded images waiting
 ROUNDS = 3
 GAIN = 1.1  # bfloat16 must be faster by this; less is noise, and float32 is exact
-
-Key = tuple[str, str]  # (model, method)
 
 
 @dataclass(frozen=True)

@@ -30,21 +30,21 @@ def suspects(
     Classes with fewer photos than folds are left out: nothing out of fold can be said of them.
     """
     known = np.isin(labels, [label for label in np.unique(labels) if (labels == label).sum() >= FOLDS])
-    rows = np.flatnonzero(known)
+    rows = np.flatnonzero(known).tolist()
     if len(np.unique(labels[rows])) < 2:
         return ()
     head = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500))
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     probabilities = np.asarray(cross_val_predict(head, features[rows], labels[rows], cv=folds, method="predict_proba"))
-    columns = np.unique(labels[rows])
+    columns = np.unique(labels[rows])  # class numbers, as the head orders them
     answers, confidence = columns[probabilities.argmax(axis=1)], probabilities.max(axis=1)
     # Sure of a class is who is as sure as the head is, on average, of the photos that carry its label.
     sure = np.array([probabilities[labels[rows] == column, place].mean() for place, column in enumerate(columns)])
     disputed = np.flatnonzero((answers != labels[rows]) & (confidence >= sure[probabilities.argmax(axis=1)]))
     order = disputed[np.argsort(-confidence[disputed], kind="stable")][:MOST]
     return tuple(
-        Suspect(ids[rows[row]], classes[labels[rows[row]]], classes[answers[row]], float(confidence[row]))
-        for row in order
+        Suspect(ids[rows[row]], classes[int(labels[rows[row]])], classes[int(answers[row])], float(confidence[row]))
+        for row in order.tolist()
     )
 
 

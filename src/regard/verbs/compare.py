@@ -17,7 +17,7 @@ from regard.verbs.prepare import OnBadImage, Prepared, load_for, mirrored, prepa
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from regard.comparison.compare import Candidate, Task
+    from regard.comparison.compare import Candidate, Key, Task
     from regard.comparison.estimate import Estimate
     from regard.comparison.plan import Method, Plan
     from regard.inference.loaded import LoadedModel
@@ -229,7 +229,7 @@ def _task(plan: Plan, prepared: Prepared, models: Mapping[str, str | LoadedModel
 def _answer(
     plan: Plan,
     prepared: Prepared,
-    chosen: Mapping[tuple[str, str], Recipe],
+    chosen: Mapping[Key, Recipe],
     results: list[RunResult],
     folder: Path,
     command: str,
@@ -257,7 +257,7 @@ def _answer(
     return _write(folder, report_data(story, ordered, results, found, prepared.images), ordered, found)
 
 
-def _budget(chosen: Mapping[tuple[str, str], Recipe]) -> str:
+def _budget(chosen: Mapping[Key, Recipe]) -> str:
     from regard.training.heads import STRENGTHS
 
     lengths = []
