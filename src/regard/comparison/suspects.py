@@ -43,7 +43,12 @@ def suspects(
     disputed = np.flatnonzero((answers != labels[rows]) & (confidence >= sure[probabilities.argmax(axis=1)]))
     order = disputed[np.argsort(-confidence[disputed], kind="stable")][:MOST]
     return tuple(
-        Suspect(ids[rows[row]], classes[int(labels[rows[row]])], classes[int(answers[row])], float(confidence[row]))
+        Suspect(
+            ids[int(rows[row])],
+            classes[int(labels[int(rows[row])])],
+            classes[int(answers[row])],
+            float(confidence[row]),
+        )
         for row in order.tolist()
     )
 
