@@ -34,7 +34,7 @@ def test_an_unknown_name_gets_the_nearest(name: str, nearest: str) -> None:
 
 
 def test_a_name_like_no_other_points_to_the_list() -> None:
-    with pytest.raises(RegardError, match="regard models"):
+    with pytest.raises(RegardError, match="list_models"):
         model_spec("!!!!")
 
 
