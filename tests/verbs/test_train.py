@@ -89,7 +89,10 @@ def test_unreadable_files_are_skipped_by_name_or_refused(photos: Path, tmp_path:
         target.write_bytes(path.read_bytes())
     (root / "red" / "0.png").write_bytes((root / "red" / "0.png").read_bytes()[:100])
     said: list[str] = []
-    note = lambda event: said.append(str(event.get("text", "")))  # noqa: E731 - a listener
+
+    def note(event: dict) -> None:
+        said.append(str(event.get("text", "")))
+
     run = regard.train(root, model="resnet20_32", out=tmp_path / "a", max_bad=0.05, on_event=note, **SHORT)
     assert any("red/0.png" in line for line in said)
     assert "red/0.png" not in run.split_path.read_text()
