@@ -77,11 +77,6 @@ class Plan:
             for model in self.models
         )
 
-    @property
-    def full_fraction(self) -> float:
-        """The fraction at which the verdict is given: the largest."""
-        return max(self.fractions)
-
     def save(self, folder: Path, precision: str) -> None:
         """Write `comparison.yaml`: the arguments, and the precision that was measured once for all runs."""
         text = yaml.safe_dump({**as_plain(asdict(self)), "measured_precision": precision}, sort_keys=False)
