@@ -7,29 +7,46 @@ from typing import Literal
 
 import numpy as np
 
+# What the labels of a data set are: one class per photo, several labels per photo, or numbers.
+Problem = Literal["single_label", "multi_label", "regression"]
+
 
 @dataclass(frozen=True)
 class Predictions:
     """What one model said about one set of images.
 
-    ids: N stable image ids; logits: (N, K) float32; labels: (N,) int64, -1 where unknown; classes: K names.
+    ids: N stable image ids. classes: K names, of classes, of labels, or of the columns of numbers.
+
+    | problem      | logits (N, K) float32                   | labels                                       |
+    |--------------|-----------------------------------------|----------------------------------------------|
+    | single_label | scores, for a softmax                   | (N,) int64, -1 where unknown                 |
+    | multi_label  | scores, for a sigmoid each              | (N, K) float32 of 0 and 1, NaN where unknown |
+    | regression   | the numbers, in the units of the labels | (N, K) float32, NaN where unknown            |
     """
 
     ids: tuple[str, ...]
     logits: np.ndarray
     labels: np.ndarray
     classes: tuple[str, ...]
+    problem: Problem = "single_label"
 
     def probabilities(self, temperature: float = 1.0) -> np.ndarray:
-        """(N, K) float64 softmax of logits / temperature; rows sum to 1."""
+        """(N, K) float64: softmax of logits / temperature (rows sum to 1), or a sigmoid each where labels are several.
+
+        Numbers have none: ValueError.
+        """
         scaled = self.logits.astype(np.float64) / temperature
+        if self.problem == "regression":
+            raise ValueError("numbers have no probabilities")
+        if self.problem == "multi_label":
+            return 0.5 * (1 + np.tanh(scaled / 2))  # the sigmoid, without overflow
         scaled -= scaled.max(axis=1, keepdims=True)
         exponentials = np.exp(scaled)
         return exponentials / exponentials.sum(axis=1, keepdims=True)
 
     @property
     def correct(self) -> np.ndarray:
-        """(N,) bool: the most probable class is the label."""
+        """(N,) bool: the most probable class is the label (one class per photo only)."""
         return self.logits.argmax(axis=1) == self.labels
 
     def __len__(self) -> int:
@@ -70,6 +87,13 @@ class RunResult:
     recipe: dict = field(default_factory=dict)  # the resolved config.yaml
     folder: str = ""
     deterministic: bool = False  # a solver on fixed features: the seed only redraws the training subset
+    fold: int | None = None  # which of k folds was the test, where there are folds
+    thresholds: tuple[float, ...] = ()  # multi_label: probability from which each label is given, chosen on val
+
+    @property
+    def problem(self) -> Problem:
+        """What its labels are."""
+        return self.test.problem
 
 
 Outcome = Literal["better", "equivalent", "undecided"]
@@ -79,7 +103,9 @@ Outcome = Literal["better", "equivalent", "undecided"]
 class Verdict:
     """The one test stated in advance, for one pair of models (or model and method).
 
-    difference = mean top1 of `a` minus mean top1 of `b` over seeds, as a fraction; low and high bound it at 1 - alpha.
+    difference = mean score of `a` minus mean score of `b` over seeds; low and high bound it at 1 - alpha. The score
+    of a photo is `metric`: "top1" (right or wrong), "lrap" (label ranking average precision, 0 to 1) or "scaled_mae"
+    (minus the absolute error in standard deviations of the training labels).
     """
 
     a: str
@@ -97,6 +123,8 @@ class Verdict:
     degrees_of_freedom: float
     seed_variance: float  # variance of the difference due to seeds
     photo_variance: float  # and due to photos
+    metric: Literal["top1", "lrap", "scaled_mae"] = "top1"
+    folds: int = 0  # above 0: the corrected resampled t test over so many folds (Nadeau and Bengio 2003)
 
 
 @dataclass(frozen=True)
@@ -119,7 +147,7 @@ class CheckReport:
     findings: tuple[Finding, ...]
     unreadable: tuple[str, ...] = ()  # ids, skipped by name
     leaked: tuple[str, ...] = ()  # ids of test images that have a near-duplicate in train or val
-    groups: tuple[tuple[str, ...], ...] = ()  # near-duplicate groups (two ids or more each)
+    groups: tuple[tuple[str, ...], ...] = ()  # ids that stay together: near-duplicates (two ids or more each)
     decides: str = ""  # what the test set can decide, one sentence
 
     @property

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, overload
@@ -19,6 +19,7 @@ import numpy as np
 from regard.data.published import list_digits, list_torchvision
 from regard.data.tables import TABLE_SUFFIXES, Listing, Source, list_table, posix_id, some, split_named
 from regard.errors import RegardError
+from regard.results import Problem
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"))
 NO_CONTENT = frozenset(("__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "lost+found"))
@@ -31,8 +32,11 @@ class ImageSet:
     """N labelled images, row by row.
 
     ids: unique and stable, the POSIX path relative to the root or "digits/0007"; labels: (N,) int64 into
-    `classes` (sorted names); split: "train", "val", "test" as given, "" where the data came without; sources:
-    a path or an HxWx3 uint8 array per row; notes: one line for each thing that was left out while listing.
+    `classes` (sorted names), or (N, K) float32 where the problem is multi_label or regression (as in
+    `Predictions`); split: "train", "val", "test" as given, "" where the data came without; sources: a path or
+    an HxWx3 uint8 array per row; notes: one line for each thing that was left out while listing. groups: the
+    patient, camera or product of each row, or none at all; slices: further columns to report by; boxes: the
+    numbers are x0, y0, x1, y1 as shares of the upright photo's width and height.
     """
 
     name: str
@@ -42,6 +46,10 @@ class ImageSet:
     split: tuple[str, ...]
     sources: Sequence[Source]
     notes: tuple[str, ...] = ()
+    problem: Problem = "single_label"
+    groups: tuple[str, ...] = ()
+    slices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    boxes: bool = False
 
     def select(self, rows: Sequence[int] | np.ndarray) -> ImageSet:
         """The chosen rows, in the order given; classes and labels keep their numbers."""
@@ -52,6 +60,8 @@ class ImageSet:
             labels=self.labels[rows],
             split=tuple(self.split[row] for row in rows),
             sources=Chosen(self.sources, rows),
+            groups=tuple(self.groups[row] for row in rows) if self.groups else (),
+            slices={name: tuple(cells[row] for row in rows) for name, cells in self.slices.items()},
         )
 
     def __len__(self) -> int:

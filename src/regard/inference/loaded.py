@@ -18,7 +18,7 @@ from regard.inference.precision import Precision
 from regard.inference.rows import outputs
 from regard.inference.timm_models import make_timm, timm_outputs, timm_preprocess, timm_pretraining
 from regard.models import create_model, head_name, list_models, model_spec
-from regard.results import Predictions
+from regard.results import Predictions, Problem
 from regard.runs import Run
 from regard.weights import (
     Checkpoint,
@@ -50,7 +50,8 @@ class LoadedModel:
     in the order of the logits; pretraining: the data it has seen, in a few words; head: dotted name of its
     last Linear ("" where there is none); temperature divides the logits before the softmax; answers below
     `unsure_below` are unsure; spec: its registry entry, None for a model from elsewhere; messages: what
-    loading changed and the user has to hear.
+    loading changed and the user has to hear. problem: what it answers (as in `Predictions`); thresholds: for
+    multi_label, the probability from which each label is given; boxes: its numbers are boxes (as in `ImageSet`).
     """
 
     model: nn.Module
@@ -63,6 +64,9 @@ class LoadedModel:
     unsure_below: float = 0.0
     spec: ModelSpec | None = None
     messages: list[str] = field(default_factory=list)
+    problem: Problem = "single_label"
+    thresholds: tuple[float, ...] = ()
+    boxes: bool = False
 
     def predict(
         self, images: OneImage | Sequence[OneImage], batch_size: int = 32, precision: Precision = "fp32"
