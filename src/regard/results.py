@@ -9,6 +9,7 @@ import numpy as np
 
 # What the labels of a data set are: one class per photo, several labels per photo, or numbers.
 Problem = Literal["single_label", "multi_label", "regression"]
+ProblemChoice = Literal["auto", "single_label", "multi_label", "regression"]  # "auto": the labels decide
 
 
 @dataclass(frozen=True)
@@ -139,16 +140,22 @@ class Finding:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What `check` found: counts by split and class, findings, and what has to be left out."""
+    """What `check` found: counts by split and class, findings, and what has to be left out.
+
+    counts: split -> class (or label) -> readable images; of a regression split -> "images" -> images. images: split ->
+    images, which is not the sum of counts where a photo has several labels or none.
+    """
 
     name: str
     classes: tuple[str, ...]
-    counts: dict[str, dict[str, int]]  # split -> class -> images
+    counts: dict[str, dict[str, int]]
     findings: tuple[Finding, ...]
     unreadable: tuple[str, ...] = ()  # ids, skipped by name
-    leaked: tuple[str, ...] = ()  # ids of test images that have a near-duplicate in train or val
+    leaked: tuple[str, ...] = ()  # ids of test images with a near-duplicate or images of their group in train or val
     groups: tuple[tuple[str, ...], ...] = ()  # ids that stay together: near-duplicates (two ids or more each)
     decides: str = ""  # what the test set can decide, one sentence
+    problem: Problem = "single_label"
+    images: dict[str, int] = field(default_factory=dict)
 
     @property
     def spoils(self) -> bool:

@@ -217,7 +217,7 @@ def test_errors_come_first_and_listing_notes_are_kept(tmp_path: Path) -> None:
     report = checked(root)
     severities = [finding.severity for finding in report.findings]
     assert severities == sorted(severities, key=("error", "warning", "note").index)
-    assert "1 .txt" in found(report, "ignored").message
+    assert "1 .txt" in found(report, "listing").message
 
 
 # the work itself

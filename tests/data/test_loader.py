@@ -301,3 +301,77 @@ def test_tiny_images_are_fast() -> None:
     start = time.perf_counter()
     take(batches, 20)
     assert 2000 / (time.perf_counter() - start) > 1000
+
+
+def several(count: int = 23) -> Images:
+    """Labels (N, 4): row r has r / 100 in its first column."""
+    images = pictures(count)
+    labels = np.tile(np.arange(count, dtype=np.float32)[:, None] / 100, (1, 4))
+    return Images(images.ids, labels, images.sources)
+
+
+def test_labels_of_several_columns_come_as_they_are() -> None:
+    images = several()
+    (batch,) = take(make(images, mixing=None, num_classes=0), 1)
+    assert batch.targets.dtype == torch.float32 and batch.targets.shape == (7, 4)
+    torch.testing.assert_close(batch.targets[:, 0], torch.from_numpy(batch.rows).float() / 100)
+    mixed = take(make(images, mixing=Mixing(mixup=0.8, several=True)), 1)[0]
+    assert not torch.equal(mixed.targets, batch.targets)
+    pairs = mixed.targets[:, 0] + mixed.targets[:, 0].flip(0)
+    torch.testing.assert_close(pairs, batch.targets[:, 0] + batch.targets[:, 0].flip(0))
+
+
+def test_boxes_are_mirrored_with_their_images() -> None:
+    """A bright pixel in a dark image, and its place as a box."""
+    places = np.random.default_rng(0).integers(0, 16, (30, 2))
+    sources, labels = [], []
+    for x, y in places:
+        pixels = np.zeros((16, 16, 3), np.uint8)
+        pixels[y, x] = 255
+        sources.append(pixels)
+        labels.append([x / 16, y / 16, (x + 1) / 16, (y + 1) / 16])
+    images = Images(tuple(f"{n}" for n in range(30)), np.array(labels, np.float32), sources)
+    batches = Batches(images, range(30), Preprocess(16, 1.0, "squash"), Augment("centre"), batch_size=30, boxes=True)
+    (batch,) = take(batches, 1)
+    assert 5 < (batch.targets != torch.from_numpy(images.labels)[batch.rows]).any(1).sum() < 25
+    for image, box in zip(batch.images, batch.targets, strict=True):
+        y, x = np.unravel_index(image[0].argmax().item(), (16, 16))
+        torch.testing.assert_close(box, torch.tensor([x / 16, y / 16, (x + 1) / 16, (y + 1) / 16]).float())
+    with pytest.raises(RegardError, match="crop 'pad'"):
+        take(Batches(images, range(30), SMALL, Augment("pad"), batch_size=30, boxes=True), 1)
+
+
+def test_classes_are_drawn_equally_often() -> None:
+    images = pictures(100)
+    strata = np.repeat([0, 1, 2], [80, 15, 5])
+    batches = make(images, mixing=None, augment=Augment("centre"), strata=strata, batch_size=50)
+    for epoch in range(3):
+        order = batches.order(epoch)
+        assert len(order) == 100 and sorted(np.bincount(strata[order])) == [33, 33, 34]
+        assert len(np.unique(order[strata[order] == 0])) >= 33  # none twice where there are enough
+        assert set(np.bincount(order[strata[order] == 2], minlength=100)[95:]) <= {6, 7}
+    assert list(batches.order(0)) != list(make(images, strata=strata, seed=6).order(0))
+    expected = take(batches, 9)
+    for step in (1, 5):
+        again = make(images, mixing=None, augment=Augment("centre"), strata=strata, batch_size=50)
+        assert same(expected[step:], take(again, 9 - step, step))
+
+
+def test_a_rare_image_is_varied_each_time_it_comes() -> None:
+    batches = make(pictures(12), mixing=None, strata=np.repeat([0, 1], [11, 1]), batch_size=12)
+    (batch,) = take(batches, 1)
+    views = batch.images[batch.rows == 11]
+    assert len(views) == 6 and len({view.numpy().tobytes() for view in views}) == 6
+
+
+def test_repeated_augmentation() -> None:
+    plain, thrice = make(mixing=None, batch_size=23), make(mixing=None, batch_size=9, repeats=3)
+    rows = np.concatenate([batch.rows for batch in take(thrice, 23)]).reshape(-1, 3)
+    assert (rows == rows[:, :1]).all()
+    assert (rows[:, 0] == np.concatenate([plain.order(epoch) for epoch in range(3)])).all()
+    (batch,) = take(thrice, 1)
+    assert len({view.numpy().tobytes() for view in batch.images}) == 9
+    first = take(plain, 1)[0]
+    assert torch.equal(batch.images[::3], first.images[:3])  # the first of each is the view without repeats
+    for step in (1, 4):
+        assert same(take(thrice, 6)[step:], take(make(mixing=None, batch_size=9, repeats=3), 6 - step, step))

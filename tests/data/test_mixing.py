@@ -100,3 +100,21 @@ def test_same_generator_same_batch() -> None:
 def test_bad_arguments(arguments: dict) -> None:
     with pytest.raises(RegardError, match="expected"):
         Mixing(**arguments)
+
+
+def test_several_labels_are_mixed_by_the_share_of_the_image() -> None:
+    """A label of both images stays; of one, it has that image's share; unknown stays unknown in both."""
+    images, _ = batch(2)
+    targets = torch.tensor([[1.0, 1.0, 0.0, np.nan], [1.0, 0.0, 0.0, 1.0]])
+    for seed in range(20):
+        for mixing in (Mixing(mixup=0.8, several=True), Mixing(cutmix=1.0, several=True)):
+            mixed, soft = mixing(images, targets, np.random.default_rng(seed))
+            share = 1 - mixed[0].mean()  # image 0 is dark, image 1 is 1
+            expected = torch.tensor([[1.0, share, 0.0, np.nan], [1.0, 1 - share, 0.0, np.nan]])
+            torch.testing.assert_close(soft, expected, equal_nan=True)
+
+
+def test_several_labels_are_smoothed_towards_a_half() -> None:
+    images, _ = batch(1)
+    _, soft = Mixing(smoothing=0.1, several=True)(images, torch.tensor([[1.0, 0.0, 0.0]]), np.random.default_rng(0))
+    torch.testing.assert_close(soft, torch.tensor([[0.95, 0.05, 0.05]]))

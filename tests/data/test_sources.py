@@ -184,7 +184,7 @@ def test_parquet_with_splits_and_number_labels(tmp_path: Path) -> None:
 
 def test_rows_that_repeat_count_once(tmp_path: Path) -> None:
     classes_in(tmp_path, {"x": 4})
-    rows = [("path", "label"), *((f"x/{n}.png", str(n // 2)) for n in range(4)), ("./x/0.png", "0")]
+    rows = [("path", "label"), *((f"x/{n}.png", "ab"[n // 2]) for n in range(4)), ("./x/0.png", "a")]
     images = open_images(table(tmp_path, rows))
     assert len(images) == 4 and len(images.notes) == 1 and "repeat" in images.notes[0]
 
@@ -198,7 +198,10 @@ def test_rows_that_repeat_count_once(tmp_path: Path) -> None:
         ([("path", "label")], ["no images"]),
         ([("path", "label"), ("x/0.png", "")], ["row 2", "no label"]),
         ([("path", "label"), ("", "a")], ["row 2", "no path"]),
-        ([("path", "label"), ("x/0.png", "a"), ("x/0.png", "b")], ["row 3", "x/0.png", "'a'", "'b'"]),
+        (
+            [("path", "label"), *((f"x/{n}.png", "ab"[n % 2]) for n in range(30)), ("x/0.png", "b")],
+            ["row 32", "x/0.png", "'a'", "'b'", "--problem multi_label"],
+        ),
         (
             [("path", "label", "split"), ("x/0.png", "a", "holdout")],
             ["row 2", "'holdout'", "train, val or test"],

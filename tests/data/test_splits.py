@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from regard.data.groups import rows_of_groups
 from regard.data.sources import ImageSet
-from regard.data.splits import Split, read_split, split_images, take_fraction, write_split
+from regard.data.splits import Split, fold_images, read_split, split_images, take_fraction, write_split
 from regard.errors import RegardError
 
 
@@ -220,3 +223,159 @@ def test_split_files_that_do_not_fit(tmp_path: Path, text: str, words: str) -> N
 def test_a_split_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(RegardError, match="cannot be read"):
         read_split(tmp_path / "split.csv", image_set([3, 3]))
+
+
+# groups, folds, other labels than classes
+
+
+def several(rows: int, seed: int = 0) -> ImageSet:
+    """Images with up to four labels, the last of them rare."""
+    labels = np.random.default_rng(seed).random((rows, 4)) < (0.5, 0.4, 0.3, 0.08)
+    ids = tuple(f"{row:04d}.jpg" for row in range(rows))
+    return ImageSet("several", ids, labels.astype(np.float32), tuple("abcd"), ("",) * rows, ids, problem="multi_label")
+
+
+def numbers(rows: int, seed: int = 0) -> ImageSet:
+    labels = np.random.default_rng(seed).lognormal(size=(rows, 2)).astype(np.float32)
+    ids = tuple(f"{row:04d}.jpg" for row in range(rows))
+    return ImageSet("numbers", ids, labels, ("x", "y"), ("",) * rows, ids, problem="regression")
+
+
+def grouped(images: ImageSet, count: int, seed: int = 0) -> ImageSet:
+    """The same images in random groups."""
+    drawn = np.random.default_rng(seed).integers(0, count, len(images))
+    return replace(images, groups=tuple(f"g{number}" for number in drawn))
+
+
+@given(
+    kind=st.sampled_from([lambda: image_set([40, 40]), lambda: several(80), lambda: numbers(80)]),
+    count=st.integers(8, 60),
+    seed=st.integers(0, 3),
+    draw=st.randoms(use_true_random=False),
+)
+@settings(max_examples=40, deadline=None)
+def test_groups_and_copies_are_never_divided(kind, count: int, seed: int, draw) -> None:
+    images = grouped(kind(), count, seed)
+    copies = [tuple(draw.sample(images.ids, 2)) for _ in range(3)]
+    joined = [*copies, *({images.ids[row] for row in rows} for rows in rows_of_groups(images.groups).values())]
+    splits = [split_images(images, seed, copies), *fold_images(images, 3, seed, copies)]
+    for split in splits:
+        part = {images.ids[row]: name for name in ("train", "val", "test") for row in getattr(split, name)}
+        assert len(part) == len(images)
+        assert all(len({part[id_] for id_ in group}) == 1 for group in joined)
+
+
+@given(
+    kind=st.sampled_from([lambda: image_set([45, 33, 9]), lambda: several(87), lambda: numbers(87)]),
+    folds=st.integers(2, 6),
+    repeat=st.integers(0, 3),
+)
+@settings(max_examples=40, deadline=None)
+def test_every_image_is_once_a_test_image(kind, folds: int, repeat: int) -> None:
+    images = kind()
+    splits = fold_images(images, folds, repeat)
+    assert len(splits) == folds
+    assert sorted(row for split in splits for row in split.test) == list(range(len(images)))
+    for split in splits:
+        assert sorted([*split.train, *split.val, *split.test]) == list(range(len(images)))
+        counts = np.bincount(images.strata[split.test], minlength=images.strata.max() + 1)
+        whole = np.bincount(images.strata, minlength=images.strata.max() + 1)
+        assert (abs(counts - whole / folds) < 1).all()
+        assert abs(len(split.val) - 0.15 * (len(images) - len(split.test))) <= len(whole)
+    assert max(len(split.test) for split in splits) - min(len(split.test) for split in splits) <= 1
+    again = fold_images(images, folds, repeat)
+    assert all(
+        np.array_equal(a.test, b.test) and np.array_equal(a.val, b.val) for a, b in zip(splits, again, strict=True)
+    )
+    other = fold_images(images, folds, repeat + 1)
+    assert any(not np.array_equal(a.test, b.test) for a, b in zip(splits, other, strict=True))
+
+
+def test_folds_are_said_in_the_notes_and_depend_on_names_only() -> None:
+    images = image_set([40, 40])
+    splits = fold_images(images, 5, 2)
+    assert "fold 3 of 5, repeat 2" in splits[2].notes[2] and "15% of the other folds" in splits[2].notes[1]
+    order = np.random.default_rng(0).permutation(80)
+    shuffled = images.select(order)
+    ids = {images.ids[row] for row in splits[1].test}
+    assert {shuffled.ids[row] for row in fold_images(shuffled, 5, 2)[1].test} == ids
+
+
+def test_folds_that_cannot_be_made() -> None:
+    with pytest.raises(RegardError, match="two or more"):
+        fold_images(image_set([9, 9]), 1)
+    for held in ("test", "val"):
+        with pytest.raises(RegardError, match=f"given {held}; leave --folds out"):
+            fold_images(image_set([9, 9], ["train", held] * 9), 3)
+    assert len(fold_images(image_set([9, 9], ["train"] * 18), 3)) == 3
+    few = replace(image_set([9, 9]), groups=tuple("uvw" * 6))
+    with pytest.raises(RegardError, match="--folds 4 of 3 images or groups"):
+        fold_images(few, 4)
+    alone = image_set([30, 6])
+    alone = replace(alone, groups=tuple(id_ if id_[0] == "a" else "b" for id_ in alone.ids))
+    with pytest.raises(RegardError, match="one fold holds all of class b"):
+        fold_images(alone, 3)
+
+
+def test_groups_without_enough_to_divide() -> None:
+    images = image_set([9, 9])
+    images = replace(images, groups=tuple(id_[0] for id_ in images.ids))
+    with pytest.raises(RegardError, match=r"18 images in 2 groups leave none for val; add groups to each class"):
+        split_images(images, 0)
+
+
+def test_shares_hold_for_numbers_and_several_labels() -> None:
+    for images in (numbers(1000), numbers(30), several(1000)):
+        split = split_images(images, 0)
+        assert abs(len(split.test) - 0.15 * len(images)) <= 2 and abs(len(split.val) - 0.15 * len(images)) <= 2
+    rare = several(1000).labels[split.test][:, 3].sum() / several(1000).labels[:, 3].sum()
+    assert abs(rare - 0.15) < 0.02  # the rarest label is a stratum of its own
+    images = numbers(1000)
+    split = split_images(images, 0)
+    bins = np.bincount(images.strata[split.test])
+    assert bins.min() == bins.max() == 15
+
+
+@given(count=st.integers(2, 40), seed=st.integers(0, 3))
+@settings(max_examples=40, deadline=None)
+def test_fractions_take_whole_groups_and_are_nested(count: int, seed: int) -> None:
+    images = grouped(image_set([60, 60]), count, seed)
+    rows = np.arange(120)
+    taken = {share: set(take_fraction(images, rows, share, seed).tolist()) for share in (0.05, 0.2, 0.5, 0.8, 1.0)}
+    for smaller, larger in pairwise(taken.values()):
+        assert smaller <= larger
+    for chosen in taken.values():
+        for members in rows_of_groups(images.groups).values():
+            assert len(chosen & set(members)) in (0, len(members))
+    assert taken[1.0] == set(range(120))
+    largest = max(map(len, rows_of_groups(images.groups).values()))
+    assert abs(len(taken[0.5]) - 60) <= 2 * (largest / 2 + 1)
+
+
+@pytest.mark.parametrize("images", [several(60), numbers(60), grouped(image_set([30, 30]), 12)])
+def test_splits_of_all_labels_are_written_and_read(tmp_path: Path, images: ImageSet) -> None:
+    split = split_images(images, 0)
+    path = tmp_path / "split.csv"
+    write_split(path, images, split)
+    assert rows_of(read_split(path, images)) == rows_of(split)
+    header = path.read_text().splitlines()[0]
+    assert header == ("id,class,split,group" if images.groups else "id,class,split")
+    plain = replace(images, groups=())
+    assert rows_of(read_split(path, plain)) == rows_of(split)
+    write_split(path, plain, split)
+    assert rows_of(read_split(path, images)) == rows_of(split)
+
+
+def test_other_labels_and_groups_than_written_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "split.csv"
+    for images, words in ((several(60), "was 'a|b"), (numbers(60), "was '")):
+        write_split(path, images, split_images(images, 0))
+        changed = images.labels.copy()
+        row = int(np.flatnonzero(images.labels[:, :2].all(axis=1))[0])
+        changed[row] = np.nextafter(changed[row], np.float32(9)) if images.problem == "regression" else 0
+        with pytest.raises(RegardError, match=re.escape(f"{images.ids[row]} {words}")):
+            read_split(path, replace(images, labels=changed))
+    images = grouped(image_set([30, 30]), 12)
+    write_split(path, images, split_images(images, 0))
+    with pytest.raises(RegardError, match="use the groups it was written for"):
+        read_split(path, grouped(images, 12, seed=1))

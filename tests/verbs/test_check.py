@@ -86,7 +86,8 @@ def test_long_lists_are_cut_and_hostile_names_are_harmless() -> None:
         Finding("odd", "warning", "class \x1b[2J is odd", ("a/\x1b[31m\nred.jpg",)),
     )
     counts = {split: {"a": 6, "b\n": 0} for split in ("train", "val", "test")}
-    lines = describe(CheckReport("x", ("a", "b\n"), counts, findings, decides="nothing"))
+    images = dict.fromkeys(counts, 6)
+    lines = describe(CheckReport("x", ("a", "b\n"), counts, findings, decides="nothing", images=images))
     assert sum(".jpg" in line for line in lines) == 6
     assert any(line.strip() == "and 7 more" for line in lines)
     assert all(line.isprintable() for line in lines)

@@ -78,6 +78,16 @@ class Augment:
             pixels = shift(pixels, int(down), int(right))
         return self._vary(pixels, preprocess, rng)
 
+    def mirrors(self, rng: np.random.Generator) -> bool:
+        """Whether `of_pixels` with a generator in this state mirrors its image; for crop "centre" only.
+
+        Without a crop the mirror is the first thing that is drawn. So labels that lie in the image (boxes) can
+        follow it.
+        """
+        if self.crop != "centre":
+            raise RegardError(f"crop {self.crop!r}: labels cannot follow it; use crop 'centre'")
+        return bool(rng.random() < self.flip)
+
     def finish(self, image: Tensor, rng: np.random.Generator) -> Tensor:
         """Random erasing of a normalised (3, H, W) float image, in place; returns it."""
         if self.erase > 0 and rng.random() < self.erase:

@@ -9,16 +9,24 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from regard.data.decoding import ImageError, decode, open_image, read_bytes, reduction
 from regard.data.duplicates import SIDE, SMALL, THRESHOLDS, find_duplicates, thumbnail
+from regard.data.findings import (
+    copies_in_test,
+    duplicate_findings,
+    group_findings,
+    groups_in_test,
+    odd_findings,
+    unreadable_findings,
+)
+from regard.data.label_findings import label_counts, label_findings
 from regard.data.sources import ImageSet
 from regard.data.splits import PARTS, Split, split_images
 from regard.data.tables import write_beside
@@ -26,17 +34,11 @@ from regard.errors import RegardError
 from regard.results import CheckReport, Finding
 
 DECODED_SIDE = 64  # pixels that are enough for a thumbnail of 32; a JPEG's whole stream is still read
-ASPECT = 5.0  # longer / shorter side above this is odd
-TINY = 32  # shorter side below this is odd, where the typical image is twice as large or more
-FAR = 16.0  # times more or fewer pixels than the median is odd
 FLAT = 2.0  # grey levels between the darkest and the lightest part of the thumbnail: one colour
-IMBALANCE = 10.0  # largest class / smallest class above this is a warning
-FEW = 10  # training images of a class below this are a warning
 CACHE_VERSION = 1  # raise when a scan measures something else
 BLOCK = 1024  # images handed to the threads together
 
 Progress = Callable[[int, int], None]
-Severity = Literal["error", "warning", "note"]
 
 
 class Scan(NamedTuple):
@@ -61,7 +63,7 @@ class Look(NamedTuple):
 def check_images(
     images: ImageSet, split: Split | None = None, max_bad: float = 0.01, progress: Progress | None = None
 ) -> CheckReport:
-    """Counts, unreadable files, duplicates, leaks, label conflicts and odd images.
+    """Counts, unreadable files, duplicates, leaks, groups on both sides, label conflicts and odd images.
 
     split: as given by the user, else the one of seed 0, in which near-duplicates stay together. max_bad:
     share of files that may be unreadable before that is an error. progress(done, total) is called while files
@@ -186,14 +188,15 @@ def report(images: ImageSet, found: Scan, split: Split | None, max_bad: float) -
         raise RegardError(f"{images.name}: none of {len(images):,} images can be read (first: {message}; {code})")
     groups = tuple(tuple(images.ids[row] for row in group) for group in found.near)
     part, notes = _parts(images, readable, groups, split)
-    counts = _counts(images, part)
-    leaked = _leaked(found.near, part)
+    counts = label_counts(images, part)
+    leaked = sorted({*copies_in_test(found.near, part), *groups_in_test(images, part)})
     findings = [
-        *_unreadable(images, found, max_bad),
-        *_class_findings(images, counts),
-        *_duplicate_findings(images, found, part, leaked),
-        *_odd_findings(images, found, readable),
-        *(Finding("ignored", "note", note) for note in images.notes),
+        *unreadable_findings(images, found.errors, max_bad),
+        *label_findings(images, counts, part),
+        *group_findings(images, part),
+        *duplicate_findings(images, found.exact, found.near, part),
+        *odd_findings(images, found.sizes, found.flat, readable),
+        *(Finding("listing", "note", note) for note in images.notes),
         *(Finding("split", "note", note) for note in notes),
     ]
     order = ("error", "warning", "note")
@@ -205,6 +208,8 @@ def report(images: ImageSet, found: Scan, split: Split | None, max_bad: float) -
         unreadable=tuple(images.ids[row] for row in sorted(found.errors)),
         leaked=tuple(images.ids[row] for row in leaked),
         groups=groups,
+        problem=images.problem,
+        images={name: sum(one == name for one in part.values()) for name in PARTS},
     )
 
 
@@ -218,105 +223,3 @@ def _parts(
     usable = set(readable.tolist())
     named = {part: rows[getattr(split, part)].tolist() for part in PARTS}
     return {row: part for part in PARTS for row in named[part] if row in usable}, split.notes
-
-
-def _counts(images: ImageSet, part: dict[int, str]) -> dict[str, dict[str, int]]:
-    """split -> class -> readable images."""
-    tally = Counter((split, int(images.labels[row])) for row, split in part.items())
-    return {split: {name: tally[split, label] for label, name in enumerate(images.classes)} for split in PARTS}
-
-
-def _leaked(near: Sequence[Sequence[int]], part: dict[int, str]) -> list[int]:
-    """Test rows with a near-duplicate that is used for training or choosing."""
-    leaked = []
-    for group in near:
-        parts = {part.get(row) for row in group}
-        if parts & {"train", "val"}:
-            leaked += [row for row in group if part.get(row) == "test"]
-    return sorted(leaked)
-
-
-def _unreadable(images: ImageSet, found: Scan, max_bad: float) -> Iterator[Finding]:
-    by_code: dict[str, list[str]] = {}
-    for row, (code, _) in sorted(found.errors.items()):
-        by_code.setdefault(code, []).append(images.ids[row])
-    for code, ids in sorted(by_code.items()):
-        message = f"{_count(len(ids), 'file')} cannot be read: {code}"
-        yield Finding("corrupt", "warning", message, tuple(ids))
-    if (share := len(found.errors) / len(images)) > max_bad:
-        bad = f"{len(found.errors):,} of {_count(len(images), 'file')} ({share:.1%}) cannot be read"
-        yield Finding("too-many-corrupt", "error", f"{bad}, more than {max_bad:.1%}; replace or delete them")
-
-
-def _class_findings(images: ImageSet, counts: dict[str, dict[str, int]]) -> Iterator[Finding]:
-    total = {name: sum(counts[split][name] for split in PARTS) for name in images.classes}
-    single = [name for name, count in total.items() if count == 1]
-    if single:
-        yield Finding("one-image-class", "error", f"a single image in class {', '.join(single)}; add images")
-    for split in PARTS:
-        absent = [name for name in images.classes if not counts[split][name]]
-        if absent:
-            severity = "warning" if split == "val" else "error"
-            yield Finding("missing-class", severity, f"no {split} images of class {', '.join(absent)}")
-    few = [f"{name} ({counts['train'][name]})" for name in images.classes if 0 < counts["train"][name] < FEW]
-    if few:
-        yield Finding("tiny-class", "warning", f"fewer than {FEW} training images of class {', '.join(few)}")
-    largest, smallest = max(total, key=total.__getitem__), min(total, key=total.__getitem__)
-    if 0 < total[smallest] < total[largest]:
-        ratio = total[largest] / total[smallest]
-        message = f"largest class {largest} ({total[largest]:,}) has {ratio:.1f} times the images of the smallest, "
-        message += f"{smallest} ({total[smallest]:,})"
-        yield Finding("imbalance", "warning" if ratio > IMBALANCE else "note", message)
-
-
-def _duplicate_findings(
-    images: ImageSet, found: Scan, part: dict[int, str], leaked: Sequence[int]
-) -> Iterator[Finding]:
-    def named(code: str, severity: Severity, rows: Sequence[int], message: str) -> Finding:
-        return Finding(code, severity, message, tuple(images.ids[row] for row in rows))
-
-    conflicts = [row for group in found.near if len(set(images.labels[list(group)])) > 1 for row in group]
-    if conflicts:
-        message = f"{len(conflicts):,} images are duplicates with different labels"
-        yield named("label-conflict", "error", conflicts, f"{message}; correct the labels or delete copies")
-    if leaked:
-        message = f"{_count(len(leaked), 'test image')} with an exact or near duplicate in train or val"
-        yield named("duplicate-across-splits", "error", leaked, f"{message}; delete one side of each")
-    trained = [group for group in found.near if any(part.get(row) == "train" for row in group)]
-    chosen = [row for group in trained for row in group if part.get(row) == "val"]
-    if chosen:
-        message = f"{_count(len(chosen), 'val image')} with an exact or near duplicate in train"
-        yield named("duplicate-train-val", "warning", chosen, f"{message}; validation flatters the model")
-    if found.exact:
-        rows = [row for group in found.exact for row in group]
-        message = f"{_count(len(rows), 'file')} in {_count(len(found.exact), 'group')} of equal files"
-        yield named("exact-duplicate", "warning", rows, message)
-    near = [group for group in found.near if group not in set(found.exact)]
-    rows = [row for group in near for row in group]
-    message = f"{_count(len(rows), 'image')} in {_count(len(near), 'group')} of near duplicates ({THRESHOLDS})"
-    yield named("near-duplicate", "warning" if rows else "note", rows, message)
-
-
-def _odd_findings(images: ImageSet, found: Scan, readable: np.ndarray) -> Iterator[Finding]:
-    height, width = found.sizes[readable, 0], found.sizes[readable, 1]
-    shorter, longer, area = np.minimum(height, width), np.maximum(height, width), height * width
-    kinds = {
-        f"with one side over {ASPECT:g} times the other": longer > ASPECT * shorter,
-        f"tiny, shorter side below {TINY} px": (shorter < TINY) & (2 * shorter < np.median(shorter)),
-        f"over {FAR:g} times larger than the median": area > FAR * np.median(area),
-        f"over {FAR:g} times smaller than the median": area * FAR < np.median(area),
-        "of one colour": np.isin(readable, found.flat),
-    }
-    for kind, odd in kinds.items():
-        rows = readable[odd]
-        if len(rows):
-            yield Finding(
-                "odd",
-                "warning",
-                f"{_count(len(rows), 'image')} {kind}",
-                tuple(images.ids[row] for row in rows),
-            )
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'s' * (count != 1)}"

@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
+
+from regard.data.groups import connected
 
 SIDE = 32  # of the thumbnail, in pixels
 BITS = 64
@@ -64,24 +64,13 @@ def find_duplicates(contents: Sequence[str], thumbnails: np.ndarray, small: np.n
     first, owner = _firsts(content_of)
     pairs = first[_near_pairs(thumbnails[first], small[first])]
     same = np.stack([np.arange(len(content_of)), first[owner]], axis=1)
-    return Duplicates(_components(same, len(content_of)), _components(np.concatenate([same, pairs]), len(content_of)))
+    return Duplicates(connected(same, len(content_of)), connected(np.concatenate([same, pairs]), len(content_of)))
 
 
 def _firsts(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(rows where a key occurs first, for each row its place among those)."""
     _, first, owner = np.unique(keys, return_index=True, return_inverse=True)
     return first, owner
-
-
-def _components(pairs: np.ndarray, count: int) -> tuple[tuple[int, ...], ...]:
-    """Rows connected by pairs (E, 2), in groups of two or more."""
-    if not count:
-        return ()
-    links = coo_matrix((np.ones(len(pairs), dtype=bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
-    _, component = connected_components(links, directed=False)
-    order = np.argsort(component, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(component[order])) + 1)
-    return tuple(sorted(tuple(group.tolist()) for group in groups if len(group) > 1))
 
 
 def _near_pairs(thumbnails: np.ndarray, small: np.ndarray) -> np.ndarray:

@@ -1,7 +1,9 @@
 """MixUp, CutMix and label smoothing of a batch: all in soft targets, so that the loss is plain cross-entropy.
 
 mixup: Zhang et al. 2018, arXiv 1710.09412, section 2. CutMix: Yun et al. 2019, arXiv 1905.04899, section
-3.1. As in DeiT's recipe the partner of image i is image B-1-i and one lambda serves the whole batch.
+3.1. As in DeiT's recipe the partner of image i is image B-1-i and one lambda serves the whole batch. Targets
+of several labels are mixed by the same share: a label of both images stays at 1, one of a single image gets
+that image's share.
 """
 
 from __future__ import annotations
@@ -20,13 +22,14 @@ class Mixing:
     """mixup, cutmix: parameter of the Beta distribution, 0 is off; with both on, a coin decides per batch.
 
     probability: share of batches that are mixed at all. smoothing: label mass spread evenly over all
-    classes.
+    classes; with `several` labels an image, each of them is a question of its own and moves towards 1/2.
     """
 
     mixup: float = 0.0
     cutmix: float = 0.0
     probability: float = 1.0
     smoothing: float = 0.0
+    several: bool = False
 
     def __post_init__(self) -> None:
         if self.mixup < 0 or self.cutmix < 0:
@@ -49,11 +52,12 @@ class Mixing:
     def __call__(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """images (B, 3, H, W), targets (B, K), float with rows that sum to 1 -> the same shapes and sums.
 
-        The inputs are left as they were. Where nothing is on (`active`), they are returned, integers too.
+        With `several` labels rows have any sum, and NaN (unknown) stays NaN, in the partner too. The inputs
+        are left as they were. Where nothing is on (`active`), they are returned, integers too.
         """
         if not self.active:
             return images, targets
-        targets = targets * (1 - self.smoothing) + self.smoothing / targets.shape[1]
+        targets = targets * (1 - self.smoothing) + self.smoothing / (2 if self.several else targets.shape[1])
         if not self.mixes or rng.random() >= self.probability:
             return images, targets
         if self.cutmix > 0 and (self.mixup == 0 or rng.random() < 0.5):

@@ -16,10 +16,13 @@ from typing import Any, overload
 
 import numpy as np
 
+from regard.data.groups import describe_groups, groups_by_pattern
+from regard.data.labels import number_labels, strata_of
 from regard.data.published import list_digits, list_torchvision
-from regard.data.tables import TABLE_SUFFIXES, Listing, Source, list_table, posix_id, some, split_named
+from regard.data.table_listing import list_table
+from regard.data.tables import TABLE_SUFFIXES, Listing, Source, posix_id, some, split_named
 from regard.errors import RegardError
-from regard.results import Problem
+from regard.results import Problem, ProblemChoice
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"))
 NO_CONTENT = frozenset(("__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "lost+found"))
@@ -34,9 +37,9 @@ class ImageSet:
     ids: unique and stable, the POSIX path relative to the root or "digits/0007"; labels: (N,) int64 into
     `classes` (sorted names), or (N, K) float32 where the problem is multi_label or regression (as in
     `Predictions`); split: "train", "val", "test" as given, "" where the data came without; sources: a path or
-    an HxWx3 uint8 array per row; notes: one line for each thing that was left out while listing. groups: the
+    an HxWx3 uint8 array per row; notes: one line for each thing that was left out or decided while listing. groups: the
     patient, camera or product of each row, or none at all; slices: further columns to report by; boxes: the
-    numbers are x0, y0, x1, y1 as shares of the upright photo's width and height.
+    numbers are x0, y0, x1, y1 as shares of the upright photo's width and height; origin: the data as they were named.
     """
 
     name: str
@@ -50,6 +53,14 @@ class ImageSet:
     groups: tuple[str, ...] = ()
     slices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     boxes: bool = False
+    origin: str = ""
+
+    @property
+    def strata(self) -> np.ndarray:
+        """(N,) int64 for stratified draws: the class, the rarest label (K for none), or the bin of the first number."""
+        if self.problem == "single_label":
+            return self.labels
+        return strata_of(self.labels, self.problem == "multi_label")
 
     def select(self, rows: Sequence[int] | np.ndarray) -> ImageSet:
         """The chosen rows, in the order given; classes and labels keep their numbers."""
@@ -87,28 +98,57 @@ class Chosen(Sequence[Any]):
         return Chosen(self.source, self.rows[row]) if isinstance(row, slice) else self.source[int(self.rows[row])]
 
 
-def open_images(data: str | Path, classes: Sequence[str] | None = None) -> ImageSet:
+def open_images(
+    data: str | Path,
+    classes: Sequence[str] | None = None,
+    *,
+    target: Sequence[str] = (),
+    problem: ProblemChoice = "auto",
+    group: str | None = None,
+    slices: Sequence[str] = (),
+) -> ImageSet:
     """List labelled images.
 
     data: a folder `root/<class>/*` or `root/{train,val,test}/<class>/*` (training, valid, validation, dev,
-    eval and testing mean the same), a CSV, TSV or Parquet table (path, label, optionally split), "digits"
+    eval and testing mean the same), a CSV, TSV or Parquet table (path, label columns, optionally split), "digits"
     (scikit-learn's), or "torchvision:NAME". Images may lie in nested folders below their class; hidden files
     and folders are passed over. classes: those of a trained run. Labels are matched by name, and any
-    difference is an error with both lists. Raises RegardError.
+    difference is an error with both lists (a label that no photo has is none, where photos have several).
+
+    Of a table only: target: its label columns; else one called label (or class, target, category), or four columns
+    of a box (x0, y0, x1, y1; xmin, ymin, xmax, ymax; x, y, w, h with the left upper corner; ...). problem: what they
+    are, "auto" decides and says so in the notes. Several labels are names between | or ; in one cell, lists, rows
+    of one image, or 0/1 columns. slices: columns to report by. group: a column, or (of any data) a regular
+    expression whose first parenthesis, else whole match, in the id is the group. Raises RegardError.
     """
     text = str(data)
-    if text.startswith("torchvision:"):
-        return _image_set(list_torchvision(text.removeprefix("torchvision:")), classes)
     path = Path(data)
-    if text == "digits" and not path.exists():
-        return _image_set(list_digits(), classes)
-    if path.is_dir():
-        return _image_set(_list_folder(path), classes)
-    if not path.exists():
+    table = path.suffix.lower() in TABLE_SUFFIXES and not path.is_dir()
+    if table and path.exists():
+        return _image_set(list_table(path, classes, target, problem, group, slices), classes, text)
+    if text.startswith("torchvision:"):
+        listing = list_torchvision(text.removeprefix("torchvision:"))
+    elif text == "digits" and not path.exists():
+        listing = list_digits()
+    elif path.is_dir():
+        listing = _list_folder(path)
+    elif not path.exists():
         raise RegardError(f"{data}: {MISSING}{_nearest(path)}")
-    if path.suffix.lower() in TABLE_SUFFIXES:
-        return _image_set(list_table(path), classes)
-    raise RegardError(f"{data}: a file, not a folder; {LAYOUTS}")
+    else:
+        raise RegardError(f"{data}: a file, not a folder; {LAYOUTS}")
+    for flag, value in (("--target", target), ("--slices", slices)):
+        if value:
+            raise RegardError(f"{data}: {flag} {','.join(value)} names columns of a table, and this is none")
+    if problem not in ("auto", "single_label"):
+        raise RegardError(
+            f"{data}: --problem {problem} needs a table of labels (CSV or Parquet: path, label); "
+            "in folders each image has one class"
+        )
+    if group is not None:
+        groups = groups_by_pattern(listing.name, listing.ids, group)
+        note = describe_groups(groups, f"pattern {group!r}")
+        listing = listing._replace(groups=groups, notes=(*listing.notes, note))
+    return _image_set(listing, classes, text)
 
 
 def list_photos(paths: Sequence[str | Path]) -> tuple[tuple[str, ...], tuple[Path, ...]]:
@@ -283,57 +323,28 @@ def _nearest(path: Path) -> str:
 # rows to a data set
 
 
-def _image_set(listing: Listing, classes: Sequence[str] | None) -> ImageSet:
-    """Check what every kind of source has in common, and number the classes."""
-    name, labels, splits = listing.name, listing.labels, listing.splits
-    if not len(labels):
+def _image_set(listing: Listing, classes: Sequence[str] | None, origin: str) -> ImageSet:
+    """Check what every kind of source has in common, and number the labels."""
+    name, splits = listing.name, listing.splits
+    if not len(listing.ids):
         raise RegardError(f"{name}: no images listed")
-    found = sorted(set(labels))
-    if classes is None:
-        _check_trainable(name, labels, found)
-    elif set(classes) != set(found):
-        missing = [one for one in classes if one not in set(found)]
-        extra = [one for one in found if one not in set(classes)]
-        raise RegardError(
-            f"{name}: its classes are not those of the trained run; missing here: {some(missing) or 'none'}; "
-            f"not in the run: {some(extra) or 'none'}; rename the folders or labels to match"
-        )
-    _check_splits(name, labels, splits)
-    ordered = tuple(found if classes is None else classes)
-    number = {label: index for index, label in enumerate(ordered)}
+    if "" in splits and len(set(splits)) > 1:
+        without = sum(split == "" for split in splits)
+        raise RegardError(f"{name}: {without:,} of {len(splits):,} images have no split; give one to all or to none")
+    labels, ordered = number_labels(listing, classes)
+    if classes is None and len(listing.groups) > 1 and len(set(listing.groups)) == 1:
+        raise RegardError(f"{name}: all images are of one group ({listing.groups[0]}); a split needs three or more")
     return ImageSet(
         name=name,
         ids=_unique(list(listing.ids)),
-        labels=np.array([number[label] for label in labels], dtype=np.int64),
+        labels=labels,
         classes=ordered,
         split=tuple(splits),
         sources=listing.sources,
         notes=listing.notes,
+        problem=listing.problem,
+        groups=listing.groups,
+        slices=listing.slices,
+        boxes=listing.boxes,
+        origin=origin,
     )
-
-
-def _check_trainable(name: str, labels: Sequence[str], found: list[str]) -> None:
-    if len(found) == 1:
-        raise RegardError(f"{name}: only one class ({found[0]}); a classifier needs two or more")
-    counts = Counter(labels)
-    single = [label for label in found if counts[label] == 1]
-    if single:
-        raise RegardError(
-            f"{name}: a single image in class {some(single)}; each class needs two or more, add images or leave it out"
-        )
-
-
-def _check_splits(name: str, labels: Sequence[str], splits: Sequence[str]) -> None:
-    given = set(splits)
-    if "" in given and len(given) > 1:
-        without = sum(split == "" for split in splits)
-        raise RegardError(f"{name}: {without:,} of {len(splits):,} images have no split; give one to all or to none")
-    if "train" not in given:
-        return
-    trained = {label for label, split in zip(labels, splits, strict=True) if split == "train"}
-    unknown = sorted(set(labels) - trained)
-    if unknown:
-        raise RegardError(
-            f"{name}: no training images of class {some(unknown)} (training has {some(sorted(trained))}); "
-            "match the names of the class folders in all splits"
-        )

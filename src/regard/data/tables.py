@@ -6,13 +6,15 @@ import csv
 import os
 import unicodedata
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
 from regard.errors import RegardError
+from regard.results import Problem
 
 Source = Path | np.ndarray  # a file, or HxWx3 uint8 pixels
 
@@ -30,14 +32,62 @@ SPLITS = {
 
 
 class Listing(NamedTuple):
-    """What a folder, a table or a named set holds, row by row: not yet checked, class names as found."""
+    """What a folder, a table or a named set holds, row by row: not yet checked, class names as found.
+
+    labels: class names; tuples of label names where they are several; tuples of numbers where it is a regression.
+    columns: the names of number columns or of 0/1 columns, in order; empty where the names are in the labels.
+    """
 
     name: str
     ids: Sequence[str]
-    labels: Sequence[str]
+    labels: Sequence[Any]
     splits: Sequence[str]  # "train" | "val" | "test", or "" where none was given
     sources: Sequence[Source]
     notes: tuple[str, ...] = ()
+    problem: Problem = "single_label"
+    columns: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    slices: Mapping[str, tuple[str, ...]] = {}
+    boxes: bool = False
+
+
+class Table(NamedTuple):
+    """A table as a file holds it. cells(place): a column, stripped text from CSV, values from Parquet."""
+
+    path: Path
+    names: tuple[str, ...]
+    cells: Callable[[int], list[Any]]
+
+    def find(self, name: str) -> int | None:
+        """The place of a column by its name, else by its name in any case."""
+        if name in self.names:
+            return self.names.index(name)
+        lower = [one.strip().lower() for one in self.names]
+        return lower.index(name.strip().lower()) if name.strip().lower() in lower else None
+
+    def known(self, meaning: str) -> int | None:
+        """The place of the column that means path, label or split by its name."""
+        places = (self.find(word) for word in COLUMNS[meaning])
+        return next((place for place in places if place is not None), None)
+
+    def need(self, name: str, flag: str) -> int:
+        """The place of a column that the user named; RegardError with the nearest names where there is none."""
+        place = self.find(name)
+        if place is None:
+            near = get_close_matches(name, self.names, n=3, cutoff=0.5)
+            hint = f"; nearest: {', '.join(near)}" if near else ""
+            raise RegardError(f"{self.path}: no column {name!r} for {flag}{hint}; columns found: {some(self.names)}")
+        return place
+
+    def text(self, place: int) -> list[str]:
+        """A column as stripped text in Unicode's composed form; "" where a cell is empty."""
+        return [unicodedata.normalize("NFC", as_text(cell)) for cell in self.cells(place)]
+
+
+def as_text(cell: Any) -> str:
+    """A cell as stripped text; "" for the missing values of Parquet (null, and NaN as pandas writes it)."""
+    missing = cell is None or (isinstance(cell, float) and cell != cell)
+    return "" if missing else str(cell).strip()
 
 
 def split_named(text: str) -> str | None:
@@ -56,94 +106,51 @@ def posix_id(path: Path) -> str:
     return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
 
 
-def list_table(table: Path) -> Listing:
-    """The rows of a table with columns path and label (synonyms: COLUMNS), and optionally split.
-
-    Paths are relative to the table. An image listed twice alike counts once; listed with two labels or in two
-    splits it is a RegardError, as are missing columns, empty cells and unknown splits.
-    """
-    columns = _read_columns(table)
-    paths, labels = columns["path"], columns["label"]
-    splits = columns.get("split", [""] * len(paths))
-    seen: dict[str, tuple[str, str]] = {}
-    sources: list[Path] = []
-    for row, (path, label, cell) in enumerate(zip(paths, labels, splits, strict=True), start=2):
-        if not path or not label:
-            raise RegardError(f"{table}: row {row} has no {'label' if path else 'path'}; every row needs both")
-        split = split_named(cell) if cell else ""
-        if split is None:
-            raise RegardError(f"{table}: row {row}: split {cell!r}; expected train, val or test")
-        file = Path(os.path.normpath(table.parent / path))
-        id_ = _id_beside(file, table.parent)
-        before = seen.setdefault(id_, (label, split))
-        if before[0] != label:
-            raise RegardError(
-                f"{table}: row {row}: {path} is listed as {label!r} and as {before[0]!r}; "
-                "one image has one label, delete the wrong row"
-            )
-        if before[1] != split:
-            raise RegardError(f"{table}: row {row}: {path} is in two splits ({before[1]} and {split}); keep one")
-        if len(seen) > len(sources):
-            sources.append(file)
-    twice = len(paths) - len(sources)
-    if sources and not any(file.exists() for file in sources):
-        raise RegardError(
-            f"{table}: none of its {len(sources):,} images exists (first: {sources[0]}); "
-            "paths are relative to the folder of the table"
-        )
-    notes = (f"{twice:,} rows of the table repeat an image and count once",) if twice else ()
-    rows = list(seen.values())
-    return Listing(table.stem, list(seen), [row[0] for row in rows], [row[1] for row in rows], sources, notes)
-
-
-def _id_beside(file: Path, folder: Path) -> str:
+def read_table(path: Path) -> Table:
+    """The columns of a CSV (comma, semicolon or tab), TSV or Parquet file; RegardError where it is none."""
     try:
-        return posix_id(file.relative_to(os.path.normpath(folder)))
-    except ValueError:
-        return posix_id(file)
-
-
-def _read_columns(table: Path) -> dict[str, list[str]]:
-    """The cells of the columns in use, as stripped text, under our names for them."""
-    try:
-        names, cells = _read_parquet(table) if table.suffix.lower() == ".parquet" else _read_text(table)
+        return _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_text(path)
     except (OSError, UnicodeError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
-        raise RegardError(f"{table}: cannot be read as {table.suffix[1:].upper()} ({reason})") from None
-    found: dict[str, list[str]] = {}
-    lower = [str(name).strip().lower() for name in names]
-    for name, synonyms in COLUMNS.items():
-        column = next((lower.index(word) for word in synonyms if word in lower), None)
-        if column is not None:
-            found[name] = [unicodedata.normalize("NFC", cell) if name == "label" else cell for cell in cells(column)]
-        elif name != "split":
-            raise RegardError(
-                f"{table}: no column {name!r} (or {', '.join(synonyms[1:])}); columns found: {some(names) or 'none'}"
-            )
-    return found
+        raise RegardError(f"{path}: cannot be read as {path.suffix[1:].upper()} ({reason})") from None
 
 
-def _read_text(table: Path) -> tuple[list[str], Any]:
-    with open(table, encoding="utf-8-sig", newline="") as file:
+def _read_text(path: Path) -> Table:
+    with open(path, encoding="utf-8-sig", newline="") as file:
         first = file.readline()
         file.seek(0)
-        delimiter = "\t" if table.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
+        delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
         rows = [row for row in csv.reader(file, delimiter=delimiter) if row]
-    header = rows[0] if rows else []
-    return header, lambda column: [row[column].strip() if column < len(row) else "" for row in rows[1:]]
+    header = tuple(rows[0]) if rows else ()
+    return Table(path, header, lambda place: [row[place].strip() if place < len(row) else "" for row in rows[1:]])
 
 
-def _read_parquet(table: Path) -> tuple[list[str], Any]:
+def _read_parquet(path: Path) -> Table:
     import pyarrow
     import pyarrow.parquet
 
     try:
-        content = pyarrow.parquet.read_table(table)
+        content = pyarrow.parquet.read_table(path)
     except pyarrow.ArrowException as error:
         raise OSError(0, " ".join(str(error).split())[:200]) from None
-    return content.column_names, lambda column: [
-        "" if cell is None else str(cell).strip() for cell in content.column(column).to_pylist()
-    ]
+    return Table(path, tuple(content.column_names), lambda place: content.column(place).to_pylist())
+
+
+def csv_writer(file: TextIO) -> Callable[[Iterable[Any]], object]:
+    """A function that adds a row to a CSV file with a line feed at its end.
+
+    Python's writer leaves a carriage return in a cell bare, and readers take it for the end of the row: what follows in
+    a file's name would become a row, or a formula, of its own. Such rows are quoted whole.
+    """
+    plain = csv.writer(file, lineterminator="\n")
+    quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+
+    def write(row: Iterable[Any]) -> object:
+        cells = list(row)
+        broken = any(isinstance(cell, str) and "\r" in cell for cell in cells)
+        return (quoted if broken else plain).writerow(cells)
+
+    return write
 
 
 def write_beside(path: Path, text: str) -> None:

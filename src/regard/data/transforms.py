@@ -104,6 +104,13 @@ class Preprocess:
     @classmethod
     def from_config(cls, config: Mapping) -> Preprocess:
         """From timm's pretrained_cfg: other keys are left alone, missing ones get timm's default."""
+        try:
+            return cls._from_config(config)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise RegardError(f"preprocessing: not as it is written ({error}); restore it") from None
+
+    @classmethod
+    def _from_config(cls, config: Mapping) -> Preprocess:
         channels, height, width = config.get("input_size", (3, 224, 224))
         if channels != 3 or height != width:
             raise RegardError(f"input_size {(channels, height, width)}: expected 3 channels and a square")

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from regard.errors import RegardError
-from regard.results import CheckReport
+from regard.results import CheckReport, ProblemChoice
 from regard.verbs.check import check_opened
 from regard.verbs.events import OnEvent
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from regard.data.sources import ImageSet
@@ -43,13 +44,21 @@ class Prepared:
             return split
         test = np.array([row for row in split.test if self.images.ids[row] not in leaked], dtype=np.int64)
         left = len(split.test) - len(test)
+        group = " or images of their group" if self.images.groups else ""
         if not len(test):
             raise RegardError(
-                f"{self.images.name}: every test image has a near-duplicate in train or val; "
+                f"{self.images.name}: every test image has a near-duplicate{group} in train or val; "
                 "mend the split, or use --keep-leaks"
             )
-        note = f"{left} test images with a near-duplicate in train or val are left out of scoring; see `regard check`"
+        note = f"{left} test images with a near-duplicate{group} in train or val are left out of scoring; "
+        note += "see `regard check`"
         return replace(split, test=test, notes=(*split.notes, note)) if left else split
+
+    def folds(self, folds: int, repeat: int = 0) -> tuple[Split, ...]:
+        """`folds` splits in which every image is once a test image; near-duplicates and groups stay together."""
+        from regard.data.splits import fold_images
+
+        return fold_images(self.images, folds, repeat, self.checked.groups)
 
 
 def prepare(
@@ -59,11 +68,20 @@ def prepare(
     on_bad_image: OnBadImage,
     keep_leaks: bool,
     on_event: OnEvent,
+    target: Sequence[str] = (),
+    problem: ProblemChoice = "auto",
+    group: str | None = None,
+    slices: Sequence[str] = (),
 ) -> Prepared:
-    """Open and check a data set once; unreadable files are left out by name, or an error."""
+    """Open and check a data set once; unreadable files are left out by name, or an error.
+
+    What was decided about the labels is said. target, problem, group, slices: as in `open_images`.
+    """
     from regard.data.sources import open_images
 
-    images = open_images(data)
+    images = open_images(data, target=target, problem=problem, group=group, slices=slices)
+    for note in images.notes:
+        on_event({"event": "note", "text": note})
     checked = check_opened(images, max_bad=max_bad, on_event=on_event)
     for finding in checked.findings:
         if finding.severity != "note":
