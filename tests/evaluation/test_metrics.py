@@ -9,7 +9,6 @@ from sklearn import metrics as reference
 from regard.errors import RegardError
 from regard.evaluation.intervals import wilson
 from regard.evaluation.metrics import (
-    ClassificationEvaluator,
     Metric,
     confusion,
     disagreements,
@@ -211,21 +210,6 @@ def test_disagreements_are_matched_by_id():
 def test_disagreements_over_different_images_are_refused():
     with pytest.raises(RegardError, match="different images"):
         disagreements(make(images=5), make(images=6))
-
-
-def test_evaluator_yields_names_and_values():
-    predictions = make(classes=7)
-    asked = []
-
-    def predict(model: str) -> Predictions:
-        asked.append(model)
-        return predictions
-
-    evaluator = ClassificationEvaluator(predict, prefix="val/")
-    found = dict(evaluator("the model"))
-    assert asked == ["the model"]
-    assert found == {f"val/{name}": value for name, value in values(predictions).items()}
-    assert list(found)[:2] == ["val/top1", "val/top5"]
 
 
 def test_a_metric_without_interval_says_so():

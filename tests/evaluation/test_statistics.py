@@ -13,7 +13,8 @@ from regard.evaluation.statistics import (
     holm,
     holm_correct,
     mcnemar,
-    mean_top1,
+    mean_of_folds,
+    mean_score,
     photos_for_gap,
     photos_needed,
     seeds_needed,
@@ -183,7 +184,8 @@ def test_a_larger_margin_is_easier_and_a_stricter_alpha_harder():
     [
         (np.ones((3, 5), bool), np.ones((3, 6), bool), "same test photos"),
         (np.ones(5, bool), np.ones((3, 5), bool), "shape"),
-        (np.ones((3, 5)), np.ones((3, 5), bool), "bool"),
+        (np.full((3, 5), np.nan), np.ones((3, 5), bool), "finite"),
+        (np.ones((3, 5), int), np.ones((3, 5), bool), "finite"),
         (np.ones((0, 5), bool), np.ones((3, 5), bool), "shape"),
     ],
 )
@@ -284,11 +286,76 @@ def test_the_interval_of_a_mean_over_seeds_covers_the_truth() -> None:
     for _ in range(400):
         difficulty = rng.beta(4, 1, 400)  # mean 0.8
         skill = rng.normal(0, 0.015, (4, 1))
-        found = mean_top1(rng.random((4, 400)) < np.clip(difficulty + skill, 0, 1))
+        found = mean_score(rng.random((4, 400)) < np.clip(difficulty + skill, 0, 1))
         inside += found.low <= 0.8 <= found.high
     assert 0.92 <= inside / 400 <= 0.995
 
 
+@pytest.mark.parametrize("metric", ["lrap", "scaled_mae"])
+def test_float_scores_are_judged_as_right_and_wrong_are(metric: str) -> None:
+    """The same numbers give the same test, whatever they are called; only the unit of the words differs."""
+    a, b = runs(0.9, 4), runs(0.85, 4, seed=1)
+    plain, other = verdict("a", "b", a, b), verdict("a", "b", a.astype(float), b.astype(float), metric=metric)
+    assert replace(other, metric="top1") == plain
+    assert other.metric == metric
+    unit = {"lrap": "points of label ranking precision", "scaled_mae": "standard deviations"}[metric]
+    assert unit in sentence(other)
+
+
+def test_a_difference_of_errors_is_not_bounded_and_scales_with_its_unit() -> None:
+    rng = np.random.default_rng(0)
+    photos = -rng.gamma(2, 1, 300)
+    a, b = (photos + shift + rng.normal(0, 0.2, (3, 300)) for shift in (0.0, -3.0))
+    found = verdict("a", "b", a, b, metric="scaled_mae")
+    assert found.outcome == "better" and found.low > 1
+    ten = verdict("a", "b", 10 * a, 10 * b, metric="scaled_mae", margin=0.1)
+    assert (ten.p_value, ten.difference) == pytest.approx((found.p_value, 10 * found.difference))
+    one = verdict("a", "b", a[:1], b[:1], metric="scaled_mae")
+    assert (one.low, one.high) == (-np.inf, np.inf)
+
+
+def test_a_solver_on_numbers_is_told_apart_by_its_photos() -> None:
+    """Identical seeds: a small but steady gain in error is found, a model against itself is not different."""
+    rng = np.random.default_rng(0)
+    a = np.repeat(-rng.gamma(2, 0.1, (1, 400)), 3, axis=0)
+    steady = verdict("a", "b", a, a - rng.gamma(2, 0.01, 400), metric="scaled_mae")
+    assert steady.outcome == "better"
+    # Means over 3 and over 2 equal rows differ by rounding: that is no difference.
+    same = verdict("a", "b", a, a[:2], metric="scaled_mae")
+    assert same.outcome != "better"
+
+
+def test_float_scores_are_seldom_called_different_when_they_are_not() -> None:
+    """Two recipes of one quality: photos of mixed difficulty, seeds that differ, noise of each answer."""
+    rng = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(400):
+        difficulty = rng.gamma(2, 0.2, 200)
+        a, b = (-np.abs(difficulty + rng.normal(0, 0.03, (3, 1)) + rng.normal(0, 0.1, (3, 200))) for _ in range(2))
+        wrong += verdict("a", "b", a, b, metric="scaled_mae").outcome == "better"
+    assert wrong / 400 <= 0.07
+
+
+def test_the_mean_of_scores_has_an_interval_of_its_unit() -> None:
+    rng = np.random.default_rng(0)
+    rows = -rng.gamma(2, 1, (1, 200))
+    one = mean_score(rows, "scaled_mae")
+    half = stats.t.ppf(0.975, 199) * rows.std(ddof=1) / np.sqrt(200)
+    assert one == pytest.approx((rows.mean(), rows.mean() - half, rows.mean() + half))
+    assert mean_score(np.repeat(rows, 3, axis=0), "scaled_mae") == pytest.approx(one)
+    assert mean_score(np.zeros((3, 9)), "scaled_mae") == (0.0, None, None)
+    several = mean_score(np.clip(1 + rows / 9, 0, 1), "lrap")
+    assert 0 < several.low < several.value < several.high < 1
+    assert mean_score(np.ones((2, 100)), "lrap") == proportion(100, 100)
+
+
+def test_the_mean_over_folds_by_hand() -> None:
+    table = np.array([[0.9, 0.8, 0.85], [0.88, 0.84, 0.86]])
+    found = mean_of_folds(table, 100, 200)
+    half = stats.t.ppf(0.975, 5) * np.sqrt(table.var(ddof=1) * (1 / 6 + 0.5))
+    assert found == pytest.approx((table.mean(), table.mean() - half, table.mean() + half))
+
+
 def test_one_seed_has_wilsons_interval() -> None:
     row = np.arange(100) < 80
-    assert mean_top1(row[None]) == proportion(80, 100) == mean_top1(np.stack([row, row]))
+    assert mean_score(row[None]) == proportion(80, 100) == mean_score(np.stack([row, row]))

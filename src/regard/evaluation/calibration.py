@@ -5,6 +5,7 @@ What is chosen (temperature, threshold) is chosen on validation predictions and 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -44,9 +45,16 @@ class Accepted(NamedTuple):
     error: Metric
 
 
+def has_label(predictions: Predictions) -> np.ndarray:
+    """(N,) bool: the class, at least one label, or at least one number is known."""
+    if predictions.problem == "single_label":
+        return predictions.labels >= 0
+    return np.asarray((~np.isnan(predictions.labels)).any(axis=1))
+
+
 def labelled(predictions: Predictions) -> Predictions:
-    """Only the images whose label is known; RegardError where there are none or a logit is not a number."""
-    known = predictions.labels >= 0
+    """Only the images with a known label; RegardError where there are none or an answer is not a number."""
+    known = has_label(predictions)
     if not known.any():
         raise RegardError("predictions: no image has a known label; metrics need labelled images")
     if not np.isfinite(predictions.logits[known]).all():
@@ -54,7 +62,7 @@ def labelled(predictions: Predictions) -> Predictions:
     if known.all():
         return predictions
     ids = tuple(id_ for id_, keep in zip(predictions.ids, known, strict=True) if keep)
-    return Predictions(ids, predictions.logits[known], predictions.labels[known], predictions.classes)
+    return replace(predictions, ids=ids, logits=predictions.logits[known], labels=predictions.labels[known])
 
 
 def log_losses(predictions: Predictions, temperature: float = 1.0) -> np.ndarray:
@@ -63,19 +71,26 @@ def log_losses(predictions: Predictions, temperature: float = 1.0) -> np.ndarray
     return logsumexp(scaled, axis=1) - scaled[np.arange(len(scaled)), predictions.labels]
 
 
+def binary_log_losses(predictions: Predictions, temperature: float = 1.0) -> np.ndarray:
+    """(N, K) -log p(label as it is) in nats of several labels per photo, 0 where unknown."""
+    signed = (1 - 2 * predictions.labels.astype(np.float64)) * predictions.logits / temperature
+    return np.where(np.isnan(signed), 0.0, np.logaddexp(0.0, np.nan_to_num(signed)))
+
+
 def fit_temperature(predictions: Predictions) -> float:
     """Temperature of least NLL on validation predictions (Guo et al. 2017, section 4.2), 0.05 to 20.
 
     A standard normal prior on log T keeps it sane where the images alone do not (without a mistake the NLL
     falls as T -> 0); with some hundred images and some mistakes it moves T by about a per cent. Without
-    images: 1.
+    images, and for numbers: 1.
     """
-    if not (predictions.labels >= 0).any():
+    if predictions.problem == "regression" or not has_label(predictions).any():
         return 1.0
     known = labelled(predictions)
+    losses = binary_log_losses if known.problem == "multi_label" else log_losses
 
     def cost(log_temperature: float) -> float:
-        return float(log_losses(known, np.exp(log_temperature)).sum() + log_temperature**2 / 2)
+        return float(losses(known, np.exp(log_temperature)).sum() + log_temperature**2 / 2)
 
     low, high = np.log(TEMPERATURES)
     found = minimize_scalar(cost, bounds=(low, high), method="bounded", options={"xatol": 1e-5})
@@ -88,8 +103,11 @@ def confidences(predictions: Predictions, temperature: float = 1.0) -> np.ndarra
 
 
 def unsure_threshold(predictions: Predictions, temperature: float = 1.0, share: float = 0.05) -> float:
-    """Confidence below which `share` of the (validation) images fall; 0 (never unsure) for an empty set."""
-    if len(predictions) == 0:
+    """Confidence below which `share` of the (validation) images fall.
+
+    0 (never unsure) for an empty set, for several labels and for numbers: they have no one answer to be sure of.
+    """
+    if len(predictions) == 0 or predictions.problem != "single_label":
         return 0.0
     return float(np.quantile(confidences(predictions, temperature), share))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,6 +48,16 @@ def proportion(successes: float, total: float) -> Metric:
     return Metric(float(successes / total), float(low), float(high))
 
 
+def overlap_f1(right: int, either: int) -> Metric:
+    """F1 with its interval; right: labelled and answered, either: labelled or answered, at least 1.
+
+    F1 is no proportion of images, but it rises with one: the overlap J = right / either gives F1 = 2 J / (1 + J).
+    Its interval is Wilson's of J, mapped.
+    """
+    overlap = np.array([right / either, *wilson(right, either)])
+    return Metric(*(2 * overlap / (1 + overlap)).tolist())
+
+
 def group_numbers(ids: Sequence[str], groups: Iterable[Sequence[str]] = ()) -> np.ndarray:
     """(N,) int64: one number for all ids of a near-duplicate group, a number of its own for any other id."""
     first = {member: group[0] for group in groups for member in group}
@@ -64,16 +74,19 @@ def sum_groups(values: sparse.csr_array, numbers: np.ndarray) -> sparse.csr_arra
 def resampled_totals(sums: sparse.csr_array, resamples: int, seed: int) -> np.ndarray:
     """(G, F) sums of groups -> (R, F) totals of G groups drawn with replacement."""
     count = len(sums.indptr) - 1
-    rng = np.random.default_rng(seed)
     transposed = sparse.csr_array(sums.T)
-    totals = []
     step = max(1, CHUNK // count)
+    drawn = group_weights(count, resamples, step, seed)
+    return np.concatenate([(transposed @ weights.T.astype(np.float64)).T for weights in drawn])
+
+
+def group_weights(count: int, resamples: int, step: int, seed: int = 0) -> Iterator[np.ndarray]:
+    """How often each of `count` groups is drawn, (at most `step`, count) int at a time, `resamples` rows in all."""
+    rng = np.random.default_rng(seed)
     for start in range(0, resamples, step):
         rows = min(step, resamples - start)
         drawn = rng.integers(count, size=(rows, count)) + count * np.arange(rows).reshape(-1, 1)
-        weights = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
-        totals.append((transposed @ weights.T.astype(np.float64)).T)
-    return np.concatenate(totals)
+        yield np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
 
 
 def bootstrap_errors(

@@ -1,12 +1,12 @@
-"""Metrics of classification with their intervals, per class and per image.
+"""Metrics of one class per image with their intervals, per class and per image.
 
 Accuracies and shares are fractions of 1; NLL is in nats; Brier is the sum over classes (0 to 2).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -23,17 +23,16 @@ from regard.evaluation.intervals import (
     Metric,
     bootstrap_errors,
     group_numbers,
+    overlap_f1,
     positive_interval,
     proportion,
     share_interval,
     sum_groups,
-    wilson,
 )
 from regard.results import Predictions
 
 __all__ = [
     "ClassRow",
-    "ClassificationEvaluator",
     "Disagreements",
     "Metric",
     "Mistake",
@@ -50,8 +49,6 @@ __all__ = [
 
 SHARES = ("macro_f1", "balanced_accuracy")
 BOOTSTRAPPED = (*SHARES, "nll", "brier")
-
-Model = TypeVar("Model")
 
 
 class ClassRow(NamedTuple):
@@ -135,11 +132,7 @@ def interval_of(name: str) -> Callable[[float, float, int], Metric]:
 
 
 def per_class(predictions: Predictions) -> list[ClassRow]:
-    """Precision and recall with Wilson's interval and F1 of each class, in the order of the classes.
-
-    F1 is no proportion of images, but it rises with one: the overlap J = tp / (tp + fp + fn) gives F1 = 2 J
-    / (1 + J). Its interval is Wilson's of J, mapped.
-    """
+    """Precision and recall with Wilson's interval and F1 (`overlap_f1`) of each class, in the order of the classes."""
     matrix = confusion(predictions)
     rows = []
     for number, name in enumerate(predictions.classes):
@@ -147,14 +140,9 @@ def per_class(predictions: Predictions) -> list[ClassRow]:
         either = images + answered - right
         precision = proportion(right, answered) if answered else None
         recall = proportion(right, images) if images else None
-        f1 = _f1(right, either) if either else None
+        f1 = overlap_f1(right, either) if either else None
         rows.append(ClassRow(name, int(images), precision, recall, f1))
     return rows
-
-
-def _f1(right: int, either: int) -> Metric:
-    overlap = np.array([right / either, *wilson(right, either)])
-    return Metric(*(2 * overlap / (1 + overlap)).tolist())
 
 
 def most_confident_mistakes(predictions: Predictions, temperature: float = 1.0, n: int = 20) -> list[Mistake]:
@@ -189,23 +177,6 @@ def disagreements(a: Predictions, b: Predictions) -> Disagreements:
     only_a = tuple(id_ for id_ in a.ids if right_a[id_] and not right_b[id_])
     only_b = tuple(id_ for id_ in a.ids if right_b[id_] and not right_a[id_])
     return Disagreements(only_a, only_b, both_right, len(a) - both_right - len(only_a) - len(only_b))
-
-
-class ClassificationEvaluator(Generic[Model]):
-    """Yields (name, value) for a model: the same object in training, evaluation and comparison.
-
-    predict: answers its images with the model it is given; prefix: put before each name ("val/").
-    """
-
-    def __init__(self, predict: Callable[[Model], Predictions], prefix: str = "", temperature: float = 1.0) -> None:
-        self.predict = predict
-        self.prefix = prefix
-        self.temperature = temperature
-
-    def __call__(self, model: Model) -> Iterator[tuple[str, float]]:
-        """("val/top1", 0.93), ("val/macro_f1", 0.92), ... of the model as it is now."""
-        for name, value in values(self.predict(model), self.temperature).items():
-            yield self.prefix + name, value
 
 
 def _among_top(predictions: Predictions, k: int) -> np.ndarray:

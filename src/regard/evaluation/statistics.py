@@ -1,15 +1,19 @@
 """Which model is better: one test stated in advance, on seeds and photos; what a test set can decide.
 
-The estimate is the difference of seed means. Its variance has two sources that are crossed (every seed
-answers the same photos): seeds, and photos paired between the models. By the analysis of variance of two
-crossed factors (Searle, Casella and McCulloch 1992, section 4.3), with s2 the variance over seeds of a
-model's top1, v the variance over photos of the difference of seed means, and e the residual mean square
+What is compared is a score per photo (`Verdict.metric`): right or wrong, label ranking average precision, or minus
+the error in standard deviations. The estimate is the difference of seed means. Its variance has two sources that
+are crossed (every seed answers the same photos): seeds, and photos paired between the models. By the analysis of
+variance of two crossed factors (Searle, Casella and McCulloch 1992, section 4.3), with s2 the variance over seeds
+of a model's mean score, v the variance over photos of the difference of seed means, and e the residual mean square
 (seed x photo) of a model:
 
     seeds  = s2_a / S_a + s2_b / S_b                       (holds the interaction once)
     photos = (v - e_a / S_a - e_b / S_b) / N, at least 0   (so the interaction is taken out here)
 
 and degrees of freedom by Satterthwaite (1946). How often it errs: benchmarks/verdict_calibration.py.
+
+Folds are another design: every photo is tested once per repeat, by models whose training photos overlap. There the
+corrected resampled t test applies (`corrected_resampled_t`).
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -25,6 +29,10 @@ from scipy import stats
 from regard.errors import RegardError
 from regard.evaluation.intervals import Metric, proportion
 from regard.results import Outcome, Verdict
+
+ScoreName = Literal["top1", "lrap", "scaled_mae"]
+MARGIN = 0.01  # a difference that does not matter: 1 point of 100, or 0.01 standard deviations of the labels
+BOUND: dict[ScoreName, float] = {"top1": 1.0, "lrap": 1.0, "scaled_mae": math.inf}  # of a difference
 
 
 class McNemar(NamedTuple):
@@ -38,20 +46,21 @@ class McNemar(NamedTuple):
 def verdict(
     a_name: str,
     b_name: str,
-    correct_a: np.ndarray,
-    correct_b: np.ndarray,
-    margin: float = 0.01,
+    scores_a: np.ndarray,
+    scores_b: np.ndarray,
+    margin: float = MARGIN,
     alpha: float = 0.05,
+    metric: ScoreName = "top1",
 ) -> Verdict:
     """Is recipe `a` better than recipe `b`, equivalent within `margin`, or can these runs not tell?
 
-    correct_a: (S_a, N) bool, one row per seed, one column per test photo; correct_b: (S_b, N), the same
-    photos in the same order. A single row of either gives "undecided" with bounds -1 and 1: the spread over
-    seeds is unknown. Rows that are all alike (a solver on fixed features) add no seed variance: the verdict
-    then covers photos only. A gap that is surely smaller than `margin` is "equivalent", also where it is
-    surely not zero.
+    scores_a: (S_a, N) bool or float, more is better, one row per seed, one column per test photo; scores_b: (S_b,
+    N), the same photos in the same order. margin: in the units of the score. A single row of
+    either gives "undecided" with the widest bounds: the spread over seeds is unknown. Rows that are all alike (a
+    solver on fixed features) add no seed variance: the verdict then covers photos only. A gap that is surely smaller
+    than `margin` is "equivalent", also where it is surely not zero.
     """
-    a, b = _checked(a_name, correct_a), _checked(b_name, correct_b)
+    a, b = _checked(a_name, scores_a), _checked(b_name, scores_b)
     if a.shape[1] != b.shape[1]:
         raise RegardError(
             f"{a_name} and {b_name}: answers for {a.shape[1]} and {b.shape[1]} photos; "
@@ -59,43 +68,39 @@ def verdict(
         )
     seeds, photos = (len(a), len(b)), a.shape[1]
     difference = float(a.mean() - b.mean())
+    bound = BOUND[metric]
     if min(seeds) < 2:
-        spread = float((a.mean(axis=0) - b.mean(axis=0)).var(ddof=1) / photos)
         return Verdict(
-            a_name,
-            b_name,
-            "undecided",
-            difference,
-            -1.0,
-            1.0,
-            1.0,
-            1.0,
-            margin,
-            alpha,
-            seeds,
-            photos,
-            0.0,
-            0.0,
-            spread,
+            a=a_name,
+            b=b_name,
+            outcome="undecided",
+            difference=difference,
+            low=-bound,
+            high=bound,
+            p_value=1.0,
+            p_equivalent=1.0,
+            margin=margin,
+            alpha=alpha,
+            seeds=seeds,
+            photos=photos,
+            degrees_of_freedom=0.0,
+            seed_variance=0.0,
+            photo_variance=float((a.mean(axis=0) - b.mean(axis=0)).var(ddof=1) / photos),
+            metric=metric,
         )
     seed_parts, photo_part = _variances(a, b)
     parts = np.array([*seed_parts, photo_part])
-    error = math.sqrt(parts.sum())
     freedom = float(parts.sum() ** 2 / (parts**2 / np.array([seeds[0] - 1, seeds[1] - 1, photos - 1])).sum())
-    half = float(stats.t.ppf(1 - alpha / 2, freedom)) * error
-    p_value = float(2 * stats.t.sf(abs(difference) / error, freedom))
-    within = float(stats.t.sf((margin - abs(difference)) / error, freedom))
-    unseen = (1 - margin) ** photos  # chance to miss every photo of a kind that makes up `margin` of all photos
-    p_equivalent = max(within, unseen)
+    tested = _tested(difference, math.sqrt(parts.sum()), freedom, margin, alpha, photos)
     return Verdict(
         a=a_name,
         b=b_name,
-        outcome=_outcome(p_value, p_equivalent, alpha),
+        outcome=_outcome(tested.p_value, tested.p_equivalent, alpha),
         difference=difference,
-        low=max(-1.0, difference - half),
-        high=min(1.0, difference + half),
-        p_value=p_value,
-        p_equivalent=p_equivalent,
+        low=max(-bound, difference - tested.half),
+        high=min(bound, difference + tested.half),
+        p_value=tested.p_value,
+        p_equivalent=tested.p_equivalent,
         margin=margin,
         alpha=alpha,
         seeds=seeds,
@@ -103,36 +108,120 @@ def verdict(
         degrees_of_freedom=freedom,
         seed_variance=float(sum(seed_parts)),
         photo_variance=photo_part,
+        metric=metric,
     )
 
 
-def mean_top1(correct: np.ndarray, alpha: float = 0.05) -> Metric:
-    """Mean top1 over seeds with its t interval, from seeds and photos together; the same variances as `verdict`.
+def corrected_resampled_t(
+    a_name: str,
+    b_name: str,
+    differences: np.ndarray,
+    test_size: float,
+    train_size: float,
+    margin: float = MARGIN,
+    alpha: float = 0.05,
+    metric: ScoreName = "top1",
+) -> Verdict:
+    """The verdict on folds (Nadeau and Bengio 2003).
 
-    correct: (S, N) bool. One seed: Wilson's interval, which speaks of photos only.
+    differences: (repeats r, folds k), mean score of `a` less that of `b` on the photos that the fold holds out;
+    test_size: photos of one such fold, on average; train_size: photos that a model learns from or is chosen by. The
+    folds' training photos overlap, so their spread s2 is too small a guide: the variance of the mean is taken as
+    s2 (1 / (r k) + test_size / train_size), with r k - 1 degrees of freedom. `seeds` of the verdict are the repeats,
+    `seed_variance` and `photo_variance` the two terms.
     """
-    rows = _checked("correct", correct)
-    mean = float(rows.mean())
-    if len(rows) < 2 or (rows == rows[0]).all():
-        return proportion(rows[0].sum(), rows.shape[1])
-    flips = _interaction(rows) / len(rows)
-    seeds = max(float(rows.mean(axis=1).var(ddof=1)) / len(rows), flips / rows.shape[1])
-    photos = max(0.0, (float(rows.mean(axis=0).var(ddof=1)) - flips) / rows.shape[1])
-    if seeds + photos == 0:
-        return proportion(rows[0].sum(), rows.shape[1])
-    freedom = (seeds + photos) ** 2 / (seeds**2 / (len(rows) - 1) + photos**2 / (rows.shape[1] - 1))
-    half = float(stats.t.ppf(1 - alpha / 2, freedom)) * math.sqrt(seeds + photos)
+    table = np.asarray(differences, float)
+    if table.ndim != 2 or table.size < 2 or not np.isfinite(table).all():
+        raise RegardError(
+            f"{a_name} and {b_name}: differences of shape {table.shape}; expected finite (repeats, folds), 2 or more"
+        )
+    repeats, folds = table.shape
+    photos = round(folds * test_size)
+    spread = float(table.var(ddof=1))
+    if spread < 1e-15:  # folds that all agree to the last photo: two pseudo-photos, as in `_variances`
+        spread = 2 * table.size / photos**2
+    own, shared = spread / table.size, spread * test_size / train_size
+    difference = float(table.mean())
+    tested = _tested(difference, math.sqrt(own + shared), table.size - 1, margin, alpha, photos)
+    bound = BOUND[metric]
+    return Verdict(
+        a=a_name,
+        b=b_name,
+        outcome=_outcome(tested.p_value, tested.p_equivalent, alpha),
+        difference=difference,
+        low=max(-bound, difference - tested.half),
+        high=min(bound, difference + tested.half),
+        p_value=tested.p_value,
+        p_equivalent=tested.p_equivalent,
+        margin=margin,
+        alpha=alpha,
+        seeds=(repeats, repeats),
+        photos=photos,
+        degrees_of_freedom=float(table.size - 1),
+        seed_variance=own,
+        photo_variance=shared,
+        metric=metric,
+        folds=folds,
+    )
+
+
+class _Tested(NamedTuple):
+    p_value: float
+    p_equivalent: float
+    half: float  # of the interval
+
+
+def _tested(difference: float, error: float, freedom: float, margin: float, alpha: float, photos: int) -> _Tested:
+    """Two-sided t test of no difference, and the larger of the two one-sided tests against +-margin."""
+    within = float(stats.t.sf((margin - abs(difference)) / error, freedom))
+    # Chance to miss every photo of a kind that makes up `margin` of all photos.
+    unseen = max(0.0, 1 - margin) ** photos
+    return _Tested(
+        float(2 * stats.t.sf(abs(difference) / error, freedom)),
+        max(within, unseen),
+        float(stats.t.ppf(1 - alpha / 2, freedom)) * error,
+    )
+
+
+def mean_score(scores: np.ndarray, metric: ScoreName = "top1", alpha: float = 0.05) -> Metric:
+    """Mean score over seeds with its t interval, from seeds and photos together; the same variances as `verdict`.
+
+    scores: (S, N) bool or float. One seed: the interval speaks of photos only, and for top1 it is Wilson's.
+    """
+    rows = _checked("scores", scores)
+    mean, photos = float(rows.mean()), rows.shape[1]
+    single = len(rows) < 2 or (rows == rows[0]).all()
+    if single and metric == "top1":
+        return proportion(rows[0].sum(), photos)
+    flips = 0.0 if single else _interaction(rows) / len(rows)
+    seeds = 0.0 if single else max(float(rows.mean(axis=1).var(ddof=1)) / len(rows), flips / photos)
+    spread = max(0.0, (float(rows.mean(axis=0).var(ddof=1)) - flips) / photos)
+    if seeds + spread == 0:
+        return Metric(mean) if metric == "scaled_mae" else proportion(rows[0].sum(), photos)
+    freedom = (seeds + spread) ** 2 / (seeds**2 / max(1, len(rows) - 1) + spread**2 / (photos - 1))
+    half = float(stats.t.ppf(1 - alpha / 2, freedom)) * math.sqrt(seeds + spread)
+    if metric == "scaled_mae":
+        return Metric(mean, mean - half, min(0.0, mean + half))
     return Metric(mean, max(0.0, mean - half), min(1.0, mean + half))
+
+
+def mean_of_folds(scores: np.ndarray, test_size: float, train_size: float, alpha: float = 0.05) -> Metric:
+    """Mean of a figure over (repeats, folds) with the interval of `corrected_resampled_t`."""
+    table = np.asarray(scores, float)
+    error = math.sqrt(table.var(ddof=1) * (1 / table.size + test_size / train_size))
+    half = float(stats.t.ppf(1 - alpha / 2, table.size - 1)) * error
+    mean = float(table.mean())
+    return Metric(mean, mean - half, mean + half)
 
 
 def holm(verdicts: Sequence[Verdict]) -> list[Verdict]:
     """The same verdicts with both p-values corrected for their number (Holm 1979), and outcomes to match.
 
     The intervals stay those of each pair alone. Which pairs are tested is settled before the test split is
-    read (those of the model that won on validation). Pairs with a single seed were not tested: they stay as
-    they are.
+    read (those of the model that won on validation). Pairs with a single seed and no folds were not tested:
+    they stay as they are.
     """
-    tested = [number for number, one in enumerate(verdicts) if min(one.seeds) >= 2]
+    tested = [number for number, one in enumerate(verdicts) if _is_tested(one)]
     better = holm_correct([verdicts[number].p_value for number in tested])
     equivalent = holm_correct([verdicts[number].p_equivalent for number in tested])
     corrected = list(verdicts)
@@ -198,7 +287,7 @@ def decides(photos: int, disagreement: tuple[float, float] = (0.1, 0.2)) -> str:
 def seeds_needed(found: Verdict, power: float = 0.8) -> int | None:
     """Seeds per model that would show a gap as large as the one seen; None where photos hide it anyway."""
     wanted = (found.difference / _z_sum(power, found.alpha)) ** 2 - found.photo_variance
-    if wanted <= 0 or min(found.seeds) < 2:
+    if wanted <= 0 or min(found.seeds) < 2 or found.folds:
         return None
     return max(2, math.ceil(min(found.seeds) * found.seed_variance / wanted))
 
@@ -206,7 +295,7 @@ def seeds_needed(found: Verdict, power: float = 0.8) -> int | None:
 def photos_needed(found: Verdict, power: float = 0.8) -> int | None:
     """Photos that would show a gap as large as the one seen; None where the seeds hide it anyway."""
     wanted = (found.difference / _z_sum(power, found.alpha)) ** 2 - found.seed_variance
-    if wanted <= 0 or min(found.seeds) < 2:
+    if wanted <= 0 or min(found.seeds) < 2 or found.folds:
         return None
     return math.ceil(found.photos * found.photo_variance / wanted)
 
@@ -215,33 +304,64 @@ def sentence(found: Verdict) -> str:
     """The verdict in plain English, with its interval and what it rests on."""
     ahead, behind = (found.a, found.b) if found.difference >= 0 else (found.b, found.a)
     low, high = (found.low, found.high) if found.difference >= 0 else (-found.high, -found.low)
-    gap = abs(found.difference)
+    gap, unit = abs(found.difference), _unit(found.metric)
     basis = f"{_seeds(found)}, {_count(found.photos, 'photo')}"
-    if min(found.seeds) < 2:
+    if not _is_tested(found):
         return (
-            f"No verdict: {ahead} is {_points(gap)} ahead of {behind} ({basis}), but one seed does not show "
+            f"No verdict: {ahead} is {unit.amount(gap)} ahead of {behind} ({basis}), but one seed does not show "
             "how much training again would change; run at least 3 seeds."
         )
-    interval = f"{100 * (1 - found.alpha):.0f}% interval {100 * low:.1f} to {100 * high:.1f}, {basis}"
+    bounds = f"{unit.number(low)} to {unit.number(high)}"
+    interval = f"{100 * (1 - found.alpha):.0f}% interval {bounds}, {basis}"
     if found.outcome == "better":
-        text = f"{ahead} is better than {behind} by {_points(gap)} ({interval})"
+        text = f"{ahead} is better than {behind} by {unit.amount(gap)} ({interval})"
     elif found.outcome == "equivalent":
-        text = f"{found.a} and {found.b} are equivalent within {_points(found.margin, trim=True)}: "
-        text += f"{ahead} is {_points(gap)} ahead ({interval})" if gap else f"no difference ({interval})"
-    elif round(gap, 3) == 0:
+        text = f"{found.a} and {found.b} are equivalent within {unit.amount(found.margin, trim=True)}: "
+        text += f"{ahead} is {unit.amount(gap)} ahead ({interval})" if gap else f"no difference ({interval})"
+    elif float(unit.number(gap)) == 0:
         text = f"Too close to call: {ahead} and {behind} are level ({interval})"
     else:
-        text = f"Too close to call: {ahead} is {_points(gap)} ahead of {behind} ({interval})"
+        text = f"Too close to call: {ahead} is {unit.amount(gap)} ahead of {behind} ({interval})"
         text += _remedy(found, low)
     if found.seed_variance == 0:
         text += "; every seed gave the same answers, so this covers photos only, not another training set"
     return text + "."
 
 
+class _Unit(NamedTuple):
+    """How a difference of scores is written."""
+
+    factor: float
+    digits: int
+    one: str
+    many: str
+
+    def number(self, value: float) -> str:
+        return f"{self.factor * value:.{self.digits}f}"
+
+    def amount(self, value: float, trim: bool = False) -> str:
+        text = f"{self.factor * value:g}" if trim else self.number(value)
+        return f"{text} {self.one if float(text) == 1 else self.many}"
+
+
+def _unit(metric: ScoreName) -> _Unit:
+    if metric == "scaled_mae":
+        return _Unit(1, 3, "standard deviation", "standard deviations")
+    of = " of label ranking precision" if metric == "lrap" else ""
+    return _Unit(100, 1, f"point{of}", f"points{of}")
+
+
+def _is_tested(found: Verdict) -> bool:
+    """Whether the verdict rests on enough runs to be one."""
+    return found.folds > 0 or min(found.seeds) >= 2
+
+
 def _remedy(found: Verdict, low: float) -> str:
     """What would settle an undecided pair."""
     if low > 0:
         return "; clear for this pair alone, not after correcting for the number of pairs tested"
+    if found.folds:
+        return "; more photos would narrow it, repeats of the folds hardly"
     photos, seeds = photos_needed(found), seeds_needed(found)
     if photos is not None and photos > found.photos:
         return f"; if the gap is that large, about {_round(photos):,} photos would be needed"
@@ -250,14 +370,12 @@ def _remedy(found: Verdict, low: float) -> str:
     return "; if the gap is that large, it needs more seeds and more photos"
 
 
-def _checked(name: str, correct: np.ndarray) -> np.ndarray:
-    rows = np.asarray(correct)
+def _checked(name: str, scores: np.ndarray) -> np.ndarray:
+    rows = np.asarray(scores)
     if rows.ndim != 2 or rows.shape[0] < 1 or rows.shape[1] < 2:
-        raise RegardError(
-            f"{name}: right answers of shape {rows.shape}; expected (seeds, photos) with 2 photos or more"
-        )
-    if rows.dtype != bool:
-        raise RegardError(f"{name}: right answers of type {rows.dtype}; expected bool, one row per seed")
+        raise RegardError(f"{name}: scores of shape {rows.shape}; expected (seeds, photos) with 2 photos or more")
+    if rows.dtype.kind not in "bf" or not np.isfinite(rows).all():
+        raise RegardError(f"{name}: scores of type {rows.dtype}; expected bool or finite floats, one row per seed")
     return rows.astype(np.float64)
 
 
@@ -269,14 +387,17 @@ def _variances(a: np.ndarray, b: np.ndarray) -> tuple[tuple[float, float], float
     seeds_a = _seed_variance(a, flips_a) / len(a)
     seeds_b = _seed_variance(b, flips_b) / len(b)
     if flips_a == flips_b == 0:
-        # Two pseudo-photos, one for each side (Agresti and Min 2005): a few photos that agree prove little.
-        return (seeds_a, seeds_b), float((paired.var(ddof=1) * photos + 2) / photos**2)
+        # Two pseudo-photos, one for each side (Agresti and Min 2005): a few photos that agree prove little. Each is
+        # as far apart as the photos get: 1 for right and wrong.
+        apart = float(np.abs(paired).max())
+        apart = apart if apart > 1e-12 else 1.0
+        return (seeds_a, seeds_b), float((paired.var(ddof=1) * photos + 2 * apart**2) / photos**2)
     photo_part = (paired.var(ddof=1) - flips_a / len(a) - flips_b / len(b)) / photos
     return (seeds_a, seeds_b), max(0.0, float(photo_part))
 
 
 def _seed_variance(rows: np.ndarray, flips: float) -> float:
-    """Variance of top1 over seeds; where seeds tie by luck though answers differ, what those flips imply."""
+    """Variance of the mean score over seeds; where seeds tie by luck though answers differ, what those flips imply."""
     spread = float(rows.mean(axis=1).var(ddof=1))
     return spread if spread > 1e-15 else flips / rows.shape[1]
 
@@ -300,17 +421,14 @@ def _z_sum(power: float, alpha: float) -> float:
     return float(stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power))
 
 
-def _points(share: float, trim: bool = False) -> str:
-    text = f"{100 * share:g}" if trim else f"{100 * share:.1f}"
-    return f"{text} point" if float(text) == 1 else f"{text} points"
-
-
 def _count(number: int, thing: str) -> str:
     return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
 def _seeds(found: Verdict) -> str:
     a, b = found.seeds
+    if found.folds:
+        return f"{found.folds} folds" + (f" {a} times" if a > 1 else "")
     return _count(a, "seed") if a == b else f"{a} and {b} seeds"
 
 
