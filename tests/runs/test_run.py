@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -169,3 +170,31 @@ def test_a_cost_from_the_future_is_named(tmp_path):
     (run.folder / "result.json").write_text(json.dumps(result))
     with pytest.raises(RegardError, match="'watts'"):
         _ = run.cost
+
+
+@pytest.mark.parametrize("problem", ["multi_label", "regression"])
+def test_several_labels_and_numbers_come_back_as_they_were(tmp_path: Path, problem: str) -> None:
+    run = Run.create(tmp_path / "run")
+    run.write_classes(("a", "b", "c"))
+    run.write_config({"problem": problem})
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, (5, 3)).astype(np.float32)
+    labels[1, 2] = labels[4] = np.nan
+    told = Predictions(tuple("vwxyz"), rng.normal(size=(5, 3)).astype(np.float32), labels, ("a", "b", "c"), problem)
+    nobody = Predictions((), np.empty((0, 3), np.float32), np.empty((0, 3), np.float32), ("a", "b", "c"), problem)
+    run.write_predictions({"val": nobody, "test": told}, seed=1, fraction=0.5)
+    found = run.predictions("test")
+    assert found.problem == problem and found.ids == told.ids
+    np.testing.assert_array_equal(found.labels, labels)
+    np.testing.assert_array_equal(found.logits, told.logits)
+    assert run.predictions("val").labels.shape == (0, 3)
+
+
+def test_a_run_killed_before_its_config_continues_and_other_folders_do_not(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run")
+    run.split_path.write_text("id,class,split")
+    (run.folder / "trials.json").write_text("{}")
+    assert Run.resume(run.folder).split_path.is_file()
+    (run.folder / "notes.txt").write_text("mine")
+    with pytest.raises(RegardError, match="already exists"):
+        Run.resume(run.folder)

@@ -2,12 +2,17 @@
 line of input.
 
 Input lines: FOLDER RESUME. Output lines: "pid N" when a process has begun, "exit N CODE" when it has ended.
-The process writes FOLDER/weights.safetensors, the last thing it does.
+The process writes FOLDER/weights.safetensors, the last thing it does. `Server` starts it from a test.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import os
+import random
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,11 +24,13 @@ from torch import Tensor, nn
 
 from regard.runs.atomic import write_atomic
 from regard.runs.run import Run
+from regard.training.interrupts import Interrupts
 from regard.training.loop import Plan, fit
 from regard.training.optimiser import make_optimiser, parameter_groups
 from regard.training.state import States
 
 STEPS = 60
+NOTHING_TO_SAVE = 99  # exit code of a process that SIGINT reached in its first milliseconds
 PLAN = Plan(
     STEPS,
     16,
@@ -41,7 +48,7 @@ PLAN = Plan(
 def batches(start: int) -> Iterator[Tensor]:
     """Random images with their own number as seed."""
     while True:
-        yield torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(start))
+        yield torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(start))
         start += 1
 
 
@@ -64,7 +71,12 @@ def make() -> nn.Module:
     ).to(memory_format=torch.channels_last)
 
 
-def train(folder: Path, resume: bool, listen: Callable[[dict], None] = lambda event: None) -> None:
+def train(
+    folder: Path,
+    resume: bool,
+    listen: Callable[[dict], None] = lambda event: None,
+    interrupts: Interrupts | None = None,
+) -> None:
     """The whole job."""
     run = Run(folder)
     model = make()
@@ -80,6 +92,7 @@ def train(folder: Path, resume: bool, listen: Callable[[dict], None] = lambda ev
         on_row=run.append_metrics,
         on_resume=run.truncate_metrics,
         on_event=listen,
+        interrupts=interrupts,
     )
     write_atomic(
         folder / "weights.safetensors",
@@ -104,13 +117,82 @@ def serve() -> None:
         child = os.fork()
         if child == 0:
             try:
-                train(Path(folder), resume == "True")
+                with Interrupts() as interrupts:
+                    train(Path(folder), resume == "True", interrupts=interrupts)
             except SystemExit as stop:
                 os._exit(int(stop.code or 0))
+            except KeyboardInterrupt:  # before there were handlers
+                os._exit(NOTHING_TO_SAVE)
             os._exit(0)
         print("pid", child, flush=True)
         _, status = os.waitpid(child, 0)
         print("exit", child, os.waitstatus_to_exitcode(status), flush=True)
+
+
+class Server:
+    """Starts trainings in processes of their own."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.input, self.output = self.process.stdin, self.process.stdout
+
+    def start(self, folder: Path, resume: bool) -> int:
+        folder.mkdir(exist_ok=True)
+        self.input.write(f"{folder} {resume}\n")
+        self.input.flush()
+        word, pid = self.output.readline().split()
+        assert word == "pid"
+        return int(pid)
+
+    def wait(self) -> int:
+        word, _, code = self.output.readline().split()
+        assert word == "exit"
+        return int(code)
+
+    def train(self, folder: Path, resume: bool = True) -> int:
+        self.start(folder, resume)
+        return self.wait()
+
+    def close(self) -> None:
+        self.input.close()
+        self.process.wait()
+        self.output.close()
+
+
+def weights_hash(folder: Path) -> str:
+    return hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
+
+
+def rows(folder: Path) -> list[dict]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in lines]
+
+
+def disturb(server: Server, folder: Path, seconds: float, seed: int, signals: tuple[int, ...]) -> list[int]:
+    """Start, send a signal after a random time, resume, and again until the run comes to its end: the exit
+    codes.
+    """
+    rng = random.Random(seed)
+    codes = []
+    for _ in range(6):
+        pid = server.start(folder, bool(codes))
+        time.sleep(rng.uniform(0, 0.7 * seconds))
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, rng.choice(signals))
+        codes.append(server.wait())
+        if codes[-1] == 0:
+            return codes
+    # The signals always came before the end: let the last one go through.
+    return [*codes, server.train(folder)]
+
+
+def check(folder: Path, undisturbed: tuple[Path, float]) -> None:
+    assert weights_hash(folder) == weights_hash(undisturbed[0])
+    assert rows(folder) == rows(undisturbed[0])
+    assert not [name for name in os.listdir(folder) if name.startswith(".")]
 
 
 if __name__ == "__main__":

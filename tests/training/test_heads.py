@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from regard.data.sources import ImageSet
@@ -13,7 +12,7 @@ from regard.data.splits import Split
 from regard.data.transforms import Preprocess
 from regard.errors import RegardError
 from regard.inference.loaded import LoadedModel, fresh_model, load_model
-from regard.training.heads import Problem, fit_head, head_predictions, solve_grid
+from regard.training.heads import fit_head, head_predictions
 
 
 def clusters(count: int, size: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -48,85 +47,9 @@ def loaded() -> LoadedModel:
     return fresh_model("vit_nano_patch4_32", ("x", "y", "z"))
 
 
-@pytest.mark.parametrize("classes", [2, 6])
-def test_the_solver_finds_the_minimum(classes: int) -> None:
-    features, labels = clusters(400, 30, classes)
-    problem = Problem(torch.from_numpy(features), torch.from_numpy(labels), classes)
-    standard = (features.astype(np.float64) - features.mean(0)) / features.std(0)
-    targets = np.eye(classes)[labels]
-    for strength in (0.1, 0.01, 0.001):  # each warm-started by the last
-        problem.solve(strength)
-        weight, bias = (part.double().numpy() for part in problem.linear())
-        logits = features @ weight.T + bias
-        found = weight * features.std(0)
-        # scikit-learn's minimum of the same function: an independent solver
-        ours = _objective(logits, targets, found, strength)
-        # (of two classes it fits the difference of the rows, whose penalty is half of ours)
-        c = (2 if classes == 2 else 1) / (strength * len(features))
-        theirs = LogisticRegression(C=c, tol=1e-10, max_iter=10_000).fit(standard, labels)
-        coefficients = theirs.coef_ * [[-0.5], [0.5]] if classes == 2 else theirs.coef_
-        best = _objective(theirs.predict_log_proba(standard), targets, coefficients, strength)
-        assert ours == pytest.approx(best, rel=1e-5)
-        np.testing.assert_allclose(found, coefficients, atol=5e-3)
-
-
-def _objective(logits: np.ndarray, targets: np.ndarray, weight: np.ndarray, strength: float) -> float:
-    log_p = (
-        logits
-        - np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1, keepdims=True))
-        - logits.max(1, keepdims=True)
-    )
-    return float(-(targets * log_p).sum(1).mean() + strength / 2 * (weight**2).sum())
-
-
-def test_the_gradient_is_the_derivative() -> None:
-    features, labels = clusters(50, 6, 3)
-    problem = Problem(torch.from_numpy(features), torch.from_numpy(labels), 3)
-    weight = torch.randn(3, problem.rotated.shape[1], requires_grad=True)
-    bias = torch.randn(3, requires_grad=True)
-    logits = problem.rotated @ weight.T + bias
-    loss = nn.functional.cross_entropy(logits, problem.labels) + 0.05 * weight.square().sum()
-    loss.backward()
-    value, weight_gradient, bias_gradient = problem.loss_and_gradients(weight.detach(), bias.detach(), 0.1)
-    assert value == pytest.approx(loss.item(), rel=1e-5)
-    torch.testing.assert_close(weight_gradient, weight.grad)
-    torch.testing.assert_close(bias_gradient, bias.grad)
-
-
-def test_validation_chooses_the_strength() -> None:
-    train, labels = clusters(300, 60, 4)
-    val, val_labels = clusters(400, 60, 4, seed=1)
-    weight, bias, best, grid = solve_grid(train, labels, val, val_labels, 4)
-    assert [point.strength for point in grid] == sorted((point.strength for point in grid), reverse=True)
-    assert best.top1 == max(point.top1 for point in grid)
-    equal = [point for point in grid if point.top1 == best.top1]
-    assert best.nll == min(point.nll for point in equal)
-    logits = val @ weight.numpy().T + bias.numpy()
-    assert (logits.argmax(1) == val_labels).mean() == pytest.approx(best.top1)
-    assert best.top1 > grid[-1].top1  # on noisy data the weakest penalty is not the best
-    with pytest.raises(RegardError, match="strengths"):
-        solve_grid(train, labels, val, val_labels, 4, ())
-
-
-def test_constant_and_repeated_features_do_no_harm() -> None:
-    features, labels = clusters(200, 10, 3)
-    odd = np.concatenate([features, np.full((200, 3), 5.0, np.float32), features[:, :4]], axis=1)
-    weight, bias, best, _ = solve_grid(odd, labels, odd, labels, 3)
-    assert torch.isfinite(weight).all()
-    assert torch.isfinite(bias).all()
-    assert best.top1 >= solve_grid(features, labels, features, labels, 3)[2].top1 - 0.02
-
-
-def test_more_features_than_images_and_a_class_without_images() -> None:
-    features, labels = clusters(30, 100, 3)
-    weight, _, best, _ = solve_grid(features, labels, features, labels, 4)
-    assert weight.shape == (4, 100)
-    assert best.top1 == 1.0
-
-
 def test_the_head_is_installed_in_an_ordinary_model(loaded: LoadedModel, tmp_path: Path) -> None:
     images = images_of(80)
-    done = fit_head(loaded, images, SPLIT, tmp_path)
+    done = fit_head(loaded, images, SPLIT, tmp_path, precision="fp32")
     assert loaded.classes == ("red", "green")
     linear = loaded.model.get_submodule(loaded.head)
     assert isinstance(linear, nn.Linear)
@@ -134,7 +57,7 @@ def test_the_head_is_installed_in_an_ordinary_model(loaded: LoadedModel, tmp_pat
     assert done.val.correct.mean() >= 0.9
     plain = loaded.predict([images.sources[row] for row in SPLIT.val])
     np.testing.assert_allclose(plain.logits, done.val.logits, rtol=1e-3, atol=1e-3)
-    test = head_predictions(loaded, images, SPLIT.test, tmp_path)
+    test = head_predictions(loaded, images, SPLIT.test, tmp_path, precision="fp32")
     assert test.ids == tuple(images.ids[row] for row in SPLIT.test)
     np.testing.assert_allclose(
         test.logits, loaded.predict([images.sources[row] for row in SPLIT.test]).logits, rtol=1e-3, atol=1e-3
@@ -177,3 +100,32 @@ def test_nothing_to_learn_from_or_to_choose_by(loaded: LoadedModel) -> None:
         fit_head(loaded, images_of(8), Split(nothing, np.arange(4), nothing, ()))
     with pytest.raises(RegardError, match="no val images"):
         fit_head(loaded, images_of(8), Split(np.arange(4), nothing, nothing, ()))
+
+
+def test_the_weights_are_read_once(loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from regard.inference import features
+
+    calls = []
+    hash_of = features.backbone_hash
+    monkeypatch.setattr(features, "backbone_hash", lambda *args: calls.append(1) or hash_of(*args))
+    done = fit_head(loaded, images_of(80), SPLIT, tmp_path, precision="fp32")
+    head_predictions(loaded, images_of(80), SPLIT.test, done.cache, precision="fp32")
+    assert len(calls) == 1
+
+
+def test_a_mirrored_view_has_mirrored_boxes(loaded: LoadedModel) -> None:
+    """The object lies left in half of the images; boxes learned from both views follow it."""
+    rng = np.random.default_rng(0)
+    left = rng.random(60) < 0.5
+    sources = [rng.integers(0, 60, (32, 32, 3), dtype=np.uint8) for _ in left]
+    for pixels, side in zip(sources, left, strict=True):
+        pixels[8:24, 2:12] += np.uint8(150 * side)
+        pixels[8:24, 20:30] += np.uint8(150 * (not side))
+    boxes = np.where(left[:, None], [2, 8, 12, 24], [20, 8, 30, 24]).astype(np.float32) / 32
+    ids = tuple(map(str, range(60)))
+    names = ("x0", "y0", "x1", "y1")
+    images = ImageSet("made", ids, boxes, names, ("",) * 60, sources, problem="regression", boxes=True)
+    split = Split(np.arange(40), np.arange(40, 50), np.arange(50, 60), ())
+    done = fit_head(loaded, images, split, precision="fp32")
+    assert loaded.boxes and loaded.problem == "regression" and loaded.classes == names
+    assert np.abs(done.val.logits - done.val.labels).max() < 0.1

@@ -2,33 +2,50 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from regard.errors import RegardError
-from regard.training.loop import Plan, fit, step_seed
+from regard.training.loop import Plan, fit
 from regard.training.optimiser import make_optimiser, parameter_groups
 from regard.training.state import States
+from regard.training.step import step_seed
 
 WEIGHTS = torch.tensor([[1.0, -2.0, 0.5]])
 
 
-def regression_batches(start: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """y = w x + noise; batch number n is a function of n."""
+@dataclass
+class Pairs:
+    """A batch: it has a length and can be cut."""
+
+    inputs: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, places: np.ndarray) -> Pairs:
+        return Pairs(self.inputs[places], self.targets[places])
+
+
+def regression_batches(start: int) -> Iterator[Pairs]:
+    """y = w x; batch number n is a function of n."""
     while True:
         generator = torch.Generator().manual_seed(start)
         inputs = torch.randn(16, 3, generator=generator)
-        yield inputs, inputs @ WEIGHTS.T
+        yield Pairs(inputs, inputs @ WEIGHTS.T)
         start += 1
 
 
-def squared_error(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-    inputs, targets = batch
-    return nn.functional.mse_loss(model(inputs), targets)
+def squared_error(model: nn.Module, batch: Pairs) -> Tensor:
+    return nn.functional.mse_loss(model(batch.inputs), batch.targets)
 
 
 def make(seed: int = 0, dropout: float = 0.0) -> nn.Module:
@@ -69,17 +86,12 @@ def test_a_regression_goes_through_unchanged():
     assert not model.training
 
 
-def test_accumulation_equals_the_whole_batch():
-    def whole(start: int) -> Iterator[tuple[Tensor, Tensor]]:
-        parts = regression_batches(2 * start)
-        while True:
-            (a, b), (c, d) = next(parts), next(parts)
-            yield torch.cat([a, c]), torch.cat([b, d])
-
+@pytest.mark.parametrize("parts", [2, 3, 16])
+def test_accumulation_equals_the_whole_batch(parts: int):
     one, two = make(), make()
     sgd = [make_optimiser("sgd", parameter_groups(model, 0.05, 0.0), 0.05) for model in (one, two)]
-    fit(one, whole, squared_error, sgd[0], Plan(20, 32))
-    fit(two, regression_batches, squared_error, sgd[1], Plan(20, 32, accumulation=2))
+    fit(one, regression_batches, squared_error, sgd[0], Plan(20, 16))
+    fit(two, regression_batches, squared_error, sgd[1], Plan(20, 16, accumulation=parts))
     for a, b in zip(one.parameters(), two.parameters(), strict=True):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
 
@@ -143,16 +155,15 @@ def test_what_is_not_finite_never_reaches_the_weights(where: str, value: float):
     bad = 7
     model = make()
 
-    def batches(start: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for number, (inputs, targets) in enumerate(regression_batches(start), start):
+    def batches(start: int) -> Iterator[Pairs]:
+        for number, batch in enumerate(regression_batches(start), start):
             if number == bad and where == "data":
-                inputs = inputs.clone()
-                inputs[3, 1] = value
-            yield inputs, targets
+                batch.inputs[3, 1] = value
+            yield batch
 
     calls = 0
 
-    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    def loss(model: nn.Module, batch: Pairs) -> Tensor:
         nonlocal calls
         result = squared_error(model, batch)
         if calls == bad and where == "loss":
@@ -198,7 +209,7 @@ def test_dropout_follows_seed_and_step_only():
     def weights(seed: int, disturb: bool) -> Tensor:
         model = make(dropout=0.5)
 
-        def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        def loss(model: nn.Module, batch: Pairs) -> Tensor:
             value = squared_error(model, batch)
             if disturb:
                 torch.rand(7)
@@ -278,3 +289,57 @@ def test_bfloat16_trains():
     outcome = fit(model, regression_batches, squared_error, optimiser_of(model), Plan(200, 16, precision="bf16"))
     assert dict(error_on_new_data(model))["val/error"] < 0.2
     assert all(value.dtype == torch.float32 for value in outcome.weights.values())
+
+
+@pytest.mark.parametrize(("snapshots", "steps"), [(0, []), (1, [0]), (2, [0, 10]), (4, [0, 3, 7, 10])])
+def test_snapshots_are_spread_over_the_run(snapshots: int, steps: list[int]):
+    model, taken = make(), {}
+
+    def keep(step: int, average: nn.Module) -> None:
+        assert step not in taken
+        taken[step] = average[0].weight.detach().clone()
+
+    fit(
+        model,
+        regression_batches,
+        squared_error,
+        optimiser_of(model),
+        Plan(10, 16, ema=0.9, evaluate_every=5, snapshots=snapshots),
+        on_snapshot=keep,
+    )
+    assert list(taken) == steps
+    if 0 in taken:
+        assert torch.equal(taken[0], make()[0].weight)
+    if 10 in taken:
+        assert torch.equal(taken[10], model[0].weight)  # what is evaluated and kept: the average
+
+
+def test_a_resumed_run_takes_the_snapshots_that_are_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+
+    class Killed(Exception):
+        pass
+
+    def run(until: int, resume: bool) -> list[int]:
+        model, taken = make(), []
+
+        def listen(event: dict) -> None:
+            if event["event"] == "step" and event["step"] == until:
+                raise Killed
+
+        with contextlib.suppress(Killed):
+            fit(
+                model,
+                regression_batches,
+                squared_error,
+                optimiser_of(model),
+                Plan(10, 16, snapshots=6, save_every=0),
+                states=States(tmp_path),
+                resume=resume,
+                on_event=listen,
+                on_snapshot=lambda step, model: taken.append(step),
+            )
+        return taken
+
+    assert run(5, False) == [0, 2, 4]
+    assert run(-1, True) == [4, 6, 8, 10]  # the state saved last is that of step 4, before its snapshot

@@ -2,83 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import importlib.util
 import json
 import os
-import random
 import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+import interrupted
 import pytest
+from interrupted import check, disturb, rows
 
 from regard.errors import RegardError
-from regard.training.interrupts import Stopped
-
-SCRIPT = Path(__file__).with_name("interrupted.py")
-
-
-def load_script() -> Any:
-    """The same script in this process."""
-    found = importlib.util.spec_from_file_location("interrupted", SCRIPT)
-    assert found is not None and found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
-
-
-interrupted = load_script()
-
-
-class Server:
-    """Starts trainings in processes of their own."""
-
-    def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, str(SCRIPT)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ,
-        )
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self.input, self.output = self.process.stdin, self.process.stdout
-
-    def start(self, folder: Path, resume: bool) -> int:
-        folder.mkdir(exist_ok=True)
-        self.input.write(f"{folder} {resume}\n")
-        self.input.flush()
-        word, pid = self.output.readline().split()
-        assert word == "pid"
-        return int(pid)
-
-    def wait(self) -> int:
-        word, _, code = self.output.readline().split()
-        assert word == "exit"
-        return int(code)
-
-    def train(self, folder: Path, resume: bool = True) -> int:
-        self.start(folder, resume)
-        return self.wait()
-
-    def close(self) -> None:
-        self.input.close()
-        self.process.wait()
-        self.output.close()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.close()
+from regard.training.interrupts import Interrupts, Stopped
 
 
 @pytest.fixture(scope="module")
@@ -88,39 +27,6 @@ def undisturbed(server, tmp_path_factory) -> tuple[Path, float]:
     began = time.perf_counter()
     assert server.train(folder / "run", resume=False) == 0
     return folder / "run", time.perf_counter() - began
-
-
-def weights_hash(folder: Path) -> str:
-    return hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
-
-
-def rows(folder: Path) -> list[dict]:
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in lines]
-
-
-def disturb(server: Server, folder: Path, seconds: float, seed: int, signals: tuple[int, ...]) -> list[int]:
-    """Start, send a signal after a random time, resume, and again until the run comes to its end: the exit
-    codes.
-    """
-    rng = random.Random(seed)
-    codes = []
-    for _ in range(6):
-        pid = server.start(folder, bool(codes))
-        time.sleep(rng.uniform(0, 0.7 * seconds))
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, rng.choice(signals))
-        codes.append(server.wait())
-        if codes[-1] == 0:
-            return codes
-    # The signals always came before the end: let the last one go through.
-    return [*codes, server.train(folder)]
-
-
-def check(folder: Path, undisturbed: tuple[Path, float]) -> None:
-    assert weights_hash(folder) == weights_hash(undisturbed[0])
-    assert rows(folder) == rows(undisturbed[0])
-    assert not [name for name in os.listdir(folder) if name.startswith(".")]
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -135,7 +41,7 @@ def test_killed_at_random_instants(server, undisturbed, tmp_path, seed):
 def test_terminated_at_random_instants(server, undisturbed, tmp_path, seed):
     codes = disturb(server, tmp_path, undisturbed[1], 10 + seed, (signal.SIGTERM, signal.SIGINT))
     # Before the handlers stand (the first milliseconds) a signal has its default action.
-    assert set(codes) <= {143, 130, 0, -signal.SIGTERM, -signal.SIGINT}
+    assert set(codes) <= {143, 130, 0, -signal.SIGTERM, -signal.SIGINT, interrupted.NOTHING_TO_SAVE}
     server.train(tmp_path)
     check(tmp_path, undisturbed)
 
@@ -276,3 +182,23 @@ def test_a_second_signal_ends_at_once():
         "    os.kill(os.getpid(), signal.SIGTERM); time.sleep(5)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGTERM
+
+
+def test_handlers_are_given_back_after_the_last_exit():
+    before = signal.getsignal(signal.SIGTERM)
+    with Interrupts() as interrupts:
+        with interrupts:
+            pass
+        assert signal.getsignal(signal.SIGTERM) != before
+        with pytest.raises(Stopped, match="SIGTERM"):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_the_same_signal_again_within_the_echo_counts_once():
+    with Interrupts(echo=60.0) as interrupts, interrupts.held():
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Stopped):
+            interrupts.check()

@@ -47,21 +47,22 @@ def extract_features(
     images: ImageSet,
     rows: Sequence[int] | np.ndarray,
     views: Sequence[int] = VIEWS,
-    cache_dir: str | Path | None = None,
+    cache_dir: str | Path | FeatureCache | None = None,
     batch_size: int = 32,
     precision: Wanted = "auto",
     on_event: Callable[[dict[str, Any]], None] | None = None,
 ) -> np.ndarray:
     """(V, N, D) float32: what the head multiplies, for `rows` of `images` in each view (0 image, 1 mirror).
 
-    Only what `cache_dir` lacks is computed; images that it has are not opened. `precision` "auto" is
-    measured once per model and machine and remembered in the cache. Raises RegardError (ImageError) by name
-    for an image that cannot be read.
+    Only what `cache_dir` lacks is computed; images that it has are not opened. An open cache of the model may
+    be given in its place: opening one reads all weights. `precision` "auto" is measured once per model and
+    machine and remembered in the cache. Raises RegardError (ImageError) by name for an image that cannot be
+    read.
     """
     rows = np.asarray(rows, dtype=np.int64)
     if unknown := sorted(set(views) - set(VIEWS)):
         raise RegardError(f"views={tuple(views)}: {unknown[0]} is no view; expected some of {VIEWS}")
-    cache = FeatureCache(cache_dir, loaded) if cache_dir is not None else None
+    cache = FeatureCache(cache_dir, loaded) if isinstance(cache_dir, str | Path) else cache_dir
     chosen = feature_precision(loaded, len(rows) * len(views), precision, cache)
     prints = [fingerprint(images, int(row)) for row in rows] if cache else []
     found = {view: cache.find(chosen, view, prints) if cache else {} for view in views}

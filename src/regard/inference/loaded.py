@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from regard.data.transforms import Preprocess
 from regard.errors import RegardError
+from regard.inference.neighbours import Neighbours
 from regard.inference.pooling import head_input, pooled_features, probe, set_head
 from regard.inference.precision import Precision
 from regard.inference.rows import outputs
@@ -24,11 +25,13 @@ from regard.weights import (
     Checkpoint,
     checkpoints_of,
     convert,
+    expected_sha256,
     find_checkpoint,
     left_out,
     load_state,
     obtain,
     read_state,
+    unverified,
 )
 from regard.weights.catalogue import imagenet_classes
 
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from regard.models.registry import ModelSpec
+    from regard.results import RunResult
 
     OneImage = str | Path | Image.Image | np.ndarray | Tensor
 
@@ -52,6 +56,7 @@ class LoadedModel:
     `unsure_below` are unsure; spec: its registry entry, None for a model from elsewhere; messages: what
     loading changed and the user has to hear. problem: what it answers (as in `Predictions`); thresholds: for
     multi_label, the probability from which each label is given; boxes: its numbers are boxes (as in `ImageSet`).
+    source: "model" and "weights" as they were named, empty for a module; by these a run is done again.
     """
 
     model: nn.Module
@@ -67,14 +72,15 @@ class LoadedModel:
     problem: Problem = "single_label"
     thresholds: tuple[float, ...] = ()
     boxes: bool = False
+    source: dict[str, str | None] = field(default_factory=dict)
 
     def predict(
         self, images: OneImage | Sequence[OneImage], batch_size: int = 32, precision: Precision = "fp32"
     ) -> Predictions:
         """Logits (N, K) for one image or a sequence: paths, PIL images, HxWx3 uint8 arrays or tensors.
 
-        Ids are the paths as given, or "image/0" where there is no path; labels are -1. Raises ImageError by
-        name.
+        Ids are the paths as given, or "image/0" where there is no path; labels are unknown. Raises ImageError
+        by name.
         """
         ids, sources = named_images(images)
         logits = np.empty((len(ids), len(self.classes)), np.float32)
@@ -83,7 +89,9 @@ class LoadedModel:
             if error is not None:
                 raise error
             logits[number] = answer
-        return Predictions(ids, logits, np.full(len(ids), -1, np.int64), self.classes)
+        single = self.problem == "single_label"
+        unknown = np.full(len(ids), -1, np.int64) if single else np.full(logits.shape, np.nan, np.float32)
+        return Predictions(ids, logits, unknown, self.classes, self.problem)
 
     def embed(
         self, images: OneImage | Sequence[OneImage], batch_size: int = 32, precision: Precision = "fp32"
@@ -151,6 +159,8 @@ def load_model(
     else:
         loaded = _published(str(model), weights, wanted, announce)
     loaded.model.eval()
+    if not isinstance(model, nn.Module):
+        loaded.source = {"model": str(model), "weights": str(weights) if weights is not None else None}
     return loaded
 
 
@@ -195,6 +205,7 @@ def fresh_model(
         pretraining=FROM_SCRATCH,
         head=head,
         spec=spec,
+        source={"model": name, "weights": None},
     )
 
 
@@ -239,10 +250,12 @@ def _published(name: str, weights: str | Path | None, wanted: Wanted, announce: 
     if weights is None:
         checkpoint = find_checkpoint(name)
         path, name = obtain(checkpoint, announce=announce), checkpoint.tag
+        messages += unverified(path) if expected_sha256(checkpoint, path) is None else []
     else:
         known = checkpoints_of(architecture)
         checkpoint = find_checkpoint(name) if tag else known[0] if known else None
         path = Path(weights)
+        messages += unverified(path, known)
     preprocess = wanted.preprocess or (checkpoint.preprocess if checkpoint else default_preprocess(spec.img_size))
     preprocess = _sized(preprocess, wanted.img_size)
     published = read_state(path)
@@ -289,8 +302,9 @@ def _from_run(folder: Path, weights: str | Path | None, wanted: Wanted) -> Loade
     state = read_state(run.weights_path)
     if name.startswith("timm:"):
         model, spec = make_timm(name, False, len(run.classes), preprocess.size), None
-        _strict(model, state, run.weights_path)
         head = probe(model, preprocess.size)[1]
+        _put_neighbours(model, head, state, result)
+        _strict(model, state, run.weights_path)
     else:
         architecture = name.partition(".")[0]
         if architecture not in list_models():
@@ -300,8 +314,11 @@ def _from_run(folder: Path, weights: str | Path | None, wanted: Wanted) -> Loade
             )
         spec = model_spec(architecture)
         model = create_model(architecture, num_classes=len(run.classes), img_size=preprocess.size, force=True)
-        load_state(model, state, run.weights_path)
         head = head_name(model)
+        if _put_neighbours(model, head, state, result):
+            _strict(model, state, run.weights_path)
+        else:
+            load_state(model, state, run.weights_path)
     loaded = LoadedModel(
         model=model.to(_device()),
         preprocess=preprocess,
@@ -312,8 +329,20 @@ def _from_run(folder: Path, weights: str | Path | None, wanted: Wanted) -> Loade
         temperature=result.temperature,
         unsure_below=result.unsure_below,
         spec=spec,
+        problem=result.problem,
+        thresholds=result.thresholds,
+        boxes=bool(config.get("boxes", False)),
+        messages=unverified(run.weights_path),
     )
     return _renamed(loaded, wanted)
+
+
+def _put_neighbours(model: nn.Module, head: str, state: Mapping[str, Tensor], result: RunResult) -> bool:
+    """Whether the state's head is one of nearest neighbours, which then takes the place of the model's Linear."""
+    if not head or f"{head}.features" not in state:
+        return False
+    model.set_submodule(head, Neighbours.like(state, head, len(result.test.classes), result.problem))
+    return True
 
 
 def _given(model: nn.Module, weights: str | Path | None, wanted: Wanted) -> LoadedModel:
@@ -331,6 +360,7 @@ def _given(model: nn.Module, weights: str | Path | None, wanted: Wanted) -> Load
         _strict(model, read_state(weights), Path(weights))
     outputs, head = probe(model, preprocess.size)
     loaded = LoadedModel(model, preprocess, output_names(outputs), name, "unknown (a module of yours)", head)
+    loaded.messages += unverified(Path(weights)) if weights is not None else []
     return _renamed(loaded, wanted)
 
 
@@ -346,7 +376,7 @@ def _renamed(loaded: LoadedModel, wanted: Wanted) -> LoadedModel:
     if wanted.num_classes is not None and names != loaded.classes:
         fresh = nn.Linear(head_input(loaded), len(names))
         set_head(loaded, fresh.weight.detach(), fresh.bias.detach())
-        loaded.temperature, loaded.unsure_below = 1.0, 0.0
+        loaded.temperature, loaded.unsure_below, loaded.thresholds = 1.0, 0.0, ()
         loaded.messages.append(
             f"{loaded.name}: its head of {before} classes gave way to an untrained one of {len(names)}"
         )
@@ -382,6 +412,7 @@ def _from_timm(name: str, weights: str | Path | None, wanted: Wanted) -> LoadedM
     own = imagenet_classes() if outputs == 1000 else ()
     names = output_names(outputs, own)
     loaded = LoadedModel(model.to(_device()), preprocess, names, name, pretraining, head)
+    loaded.messages += unverified(Path(weights)) if weights is not None else []
     if weights is None and wanted.classes:  # timm made a head of that many outputs already
         loaded.classes = wanted.classes
         return loaded

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from regard.errors import RegardError
+from regard.inference.neighbours import Neighbours
 from regard.inference.precision import device_of
 
 if TYPE_CHECKING:
@@ -90,18 +91,28 @@ def set_head(loaded: LoadedModel, weight: Tensor, bias: Tensor) -> None:
 
     Raises RegardError where the model has no last Linear.
     """
-    head_input(loaded)
-    linear = nn.Linear(weight.shape[1], weight.shape[0], device=device_of(loaded.model))
+    linear = nn.Linear(weight.shape[1], weight.shape[0])
     with torch.no_grad():
         linear.weight.copy_(weight)
         linear.bias.copy_(bias)
-    parent, _, name = loaded.head.rpartition(".")
-    setattr(loaded.model.get_submodule(parent), name, linear)
+    set_head_module(loaded, linear)
+
+
+def set_head_module(loaded: LoadedModel, head: nn.Linear | Neighbours) -> None:
+    """Put `head` in the place of the last layer; it goes to the model's device, classes stay.
+
+    Raises RegardError where the model has no last Linear.
+    """
+    head_input(loaded)
+    loaded.model.set_submodule(loaded.head, head.to(device_of(loaded.model)))
 
 
 def head_input(loaded: LoadedModel) -> int:
-    """The number of features that the last Linear reads. Raises RegardError where there is no such layer."""
-    linear = loaded.model.get_submodule(loaded.head) if loaded.head else None
-    if not isinstance(linear, nn.Linear):
+    """The number of features that the head reads: the last Linear, or what took its place.
+
+    Raises RegardError where there is no such layer.
+    """
+    head = loaded.model.get_submodule(loaded.head) if loaded.head else None
+    if not isinstance(head, nn.Linear | Neighbours):
         raise RegardError(f"{loaded.name}: its output comes from no nn.Linear, so there is no head to replace")
-    return linear.in_features
+    return head.in_features

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from regard.data.decoding import ImageError
+from regard.inference.memory import InParts
 from regard.inference.precision import Precision, autocast, device_of
 
 if TYPE_CHECKING:
@@ -82,13 +83,31 @@ def _gather(group: list[Future[Tensor]], size: int) -> Decoded:
 def run_batch(
     loaded: LoadedModel, function: Callable[[Tensor], Tensor], pixels: Tensor, precision: Precision
 ) -> np.ndarray:
-    """float32 (B, ...): `function` of normalised pixels (B, 3, S, S), which travel to the device as bytes."""
+    """float32 (B, ...): `function` of normalised pixels (B, 3, S, S), which travel to the device as bytes.
+
+    Where memory does not suffice, the photos pass in parts; RegardError where it does not for a single one.
+    """
     device = device_of(loaded.model)
     with torch.inference_mode():
         images = loaded.preprocess.normalise(pixels.to(device, non_blocking=True))
         with autocast(precision, device):
-            output = function(images)
+            output = InParts(function)(images)
         return output.float().cpu().numpy()
+
+
+def output_batches(
+    run: Callable[[Tensor], np.ndarray],
+    sources: Iterable[Any],
+    preprocess: Preprocess,
+    batch_size: int = 32,
+    threads: int | None = None,
+) -> Iterator[tuple[Decoded, np.ndarray | None]]:
+    """Groups of `batch_size` photos in order, with what `run` says of the good ones (G, ...); None without any.
+
+    run: pixels (G, 3, S, S) uint8 -> float32. What goes through it together depends on the order alone.
+    """
+    for decoded in decoded_batches(sources, preprocess, batch_size, threads):
+        yield decoded, run(decoded.pixels) if decoded.good else None
 
 
 def outputs(
@@ -101,14 +120,16 @@ def outputs(
     threads: int | None = None,
 ) -> Iterator[tuple[str, np.ndarray | None, ImageError | None]]:
     """(id, float32 `function` of the normalised image, None) per photo in order; (id, None, error) if bad."""
+
+    def run(pixels: Tensor) -> np.ndarray:
+        return run_batch(loaded, function, pixels, precision)
+
     names = iter(ids)
     loaded.model.eval()
-    for decoded in decoded_batches(sources, loaded.preprocess, batch_size, threads):
-        found: dict[int, np.ndarray] = {}
-        if decoded.good:
-            found = dict(zip(decoded.good, run_batch(loaded, function, decoded.pixels, precision), strict=True))
+    for decoded, found in output_batches(run, sources, loaded.preprocess, batch_size, threads):
+        answers = dict(zip(decoded.good, found, strict=True)) if found is not None else {}
         for place in range(len(decoded)):
-            yield next(names), found.get(place), decoded.errors.get(place)
+            yield next(names), answers.get(place), decoded.errors.get(place)
 
 
 def predict_rows(

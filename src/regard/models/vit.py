@@ -91,7 +91,7 @@ class ViT(nn.Module):
     def features(self, images: Tensor) -> Features:
         """What the model knows of (B, 3, S, S) images before its head; pooled is the class token."""
         x = self.patch_embed(images)  # (B, N, D)
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)  # (B, 1 + N, D)
+        x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)  # (B, 1 + N, D)
         x = self.embedded(self.pos_drop(x + self.positions(self.pos_embed)))
         x = self.norm(self.blocks(x))
         cls = x[:, 0]  # (B, D)

@@ -2,14 +2,21 @@
 
 config.yaml           what was run, resolved: model, data, preprocessing, recipe, measured choices
 split.csv             which image was used for what (id, class, split)
+contents.csv          what each image was, byte for byte (id, BLAKE2b)
 classes.json          class names in the order of the logits
 metrics.jsonl         one row per evaluation
 model.safetensors     the best weights by the validation metric
 config.json           timm's, for `timm.create_model("local-dir:RUN", pretrained=True)`
 last/ last.previous/  full states to resume from, two generations
-predictions.parquet   id, split, label, seed, fraction, logits: every figure can be recomputed without a model
+predictions.parquet   id, split, label (a list of several labels or numbers), seed, fraction, logits: every figure
+                      can be recomputed without a model
 environment.json      versions and machine
-result.json           cost, temperature, threshold; written last: its presence means "finished"
+snapshots/            weights at moments of the training, STEP.safetensors
+track/                what a tracker draws
+not-finite.safetensors   the batch at which training stopped because a loss or gradient was not finite
+trials.json           learning rates that were tried before the run, with what each scored on validation
+unknown.json          with unknown.safetensors: how unknown photos are told from known ones, where some were given
+result.json           cost, temperature, thresholds; written last: its presence means "finished"
 """
 
 from __future__ import annotations
@@ -33,16 +40,42 @@ from regard.runs.atomic import leftovers, remove_leftovers, write_atomic
 FILES = (
     "config.yaml",
     "split.csv",
+    "contents.csv",
     "classes.json",
     "metrics.jsonl",
     "model.safetensors",
     "config.json",
     "predictions.parquet",
     "environment.json",
+    "trials.json",
+    "not-finite.safetensors",
+    "unknown.safetensors",
+    "unknown.json",
     "result.json",
     "report.html",
 )
-FOLDERS = ("last", "last.previous")
+FIRST_FILES = (  # what may be there before config.yaml
+    "split.csv",
+    "contents.csv",
+    "classes.json",
+    "metrics.jsonl",
+    "config.json",
+    "environment.json",
+    "trials.json",
+)
+STATES = ("last", "last.previous")
+FOLDERS = (*STATES, "snapshots", "track")
+
+
+class _Entries(dict[str, Any]):
+    """What a file of a run holds; asking for an entry that it lacks is a user's error, not ours."""
+
+    def __init__(self, path: Path, values: Mapping[str, Any]):
+        super().__init__(values)
+        self.path = path
+
+    def __missing__(self, name: str) -> Any:
+        raise RegardError(f"{self.path}: has no entry {name!r}; restore the file or train anew")
 
 
 class Run:
@@ -66,7 +99,7 @@ class Run:
                 f"{run.folder}: already exists and holds {held[0].name!r}; use --resume to continue it, "
                 "--overwrite to start anew, or another --out"
             )
-        if held and not any(run.folder / name in held for name in ("config.yaml", *FOLDERS)):
+        if held and not any(run.folder / name in held for name in ("config.yaml", "trials.json", *STATES)):
             raise RegardError(
                 f"{run.folder}: holds {held[0].name!r} but no config.yaml, so it is no run and stays; "
                 "choose another --out"
@@ -90,11 +123,14 @@ class Run:
 
     @classmethod
     def resume(cls, folder: str | Path) -> Run:
-        """The run to continue: the one in `folder`, or a new one where a run was killed before it wrote
-        anything.
+        """The run to continue: the one in `folder`, also one that was killed on the way to its config.yaml, or a
+        new one.
         """
         run = cls(folder)
-        if (run.folder / "config.yaml").is_file():
+        held = (
+            {path.name for path in {*run.folder.glob("*")} - {*leftovers(run.folder)}} if run.folder.is_dir() else set()
+        )
+        if "config.yaml" in held or (held and held <= {*FIRST_FILES}):
             remove_leftovers(run.folder)
             return run
         return cls.create(folder)
@@ -116,9 +152,23 @@ class Run:
         return self.folder / "split.csv"
 
     @property
+    def contents_path(self) -> Path:
+        """contents.csv, which `regard.data.contents` writes and reads."""
+        return self.folder / "contents.csv"
+
+    @property
     def weights_path(self) -> Path:
         """model.safetensors."""
         return self.folder / "model.safetensors"
+
+    def snapshot_path(self, step: int) -> Path:
+        """Where the weights after `step` are kept."""
+        return self.folder / "snapshots" / f"{step:08d}.safetensors"
+
+    @property
+    def bad_batch_path(self) -> Path:
+        """Where a batch is kept whose loss or gradient was not finite."""
+        return self.folder / "not-finite.safetensors"
 
     @property
     def finished(self) -> bool:
@@ -139,7 +189,10 @@ class Run:
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of the logits."""
-        return tuple(self._read("classes.json", json.loads))
+        names = self._read("classes.json", json.loads, list)
+        if not all(isinstance(name, str) for name in names):
+            raise RegardError(f"{self.folder / 'classes.json'}: damaged (a list of names was expected); restore it")
+        return tuple(names)
 
     def write_classes(self, classes: tuple[str, ...]) -> None:
         """Write classes.json."""
@@ -197,12 +250,15 @@ class Run:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        def column(labels: np.ndarray) -> pa.Array:
+            return pa.array(labels, pa.int64()) if labels.ndim == 1 else pa.array(list(labels), pa.list_(pa.float32()))
+
         tables = [
             pa.table(
                 {
                     "id": pa.array(list(predictions.ids), pa.string()),
                     "split": pa.array([name] * len(predictions), pa.string()),
-                    "label": pa.array(predictions.labels, pa.int64()),
+                    "label": column(predictions.labels),
                     "seed": pa.array([seed] * len(predictions), pa.int64()),
                     "fraction": pa.array([fraction] * len(predictions), pa.float64()),
                     "logits": pa.array(list(predictions.logits.astype(np.float32)), pa.list_(pa.float32())),
@@ -222,13 +278,18 @@ class Run:
         if not path.is_file():
             raise RegardError(f"{path}: missing, the run is not finished; continue it with --resume")
         table = pq.read_table(path, filters=[("split", "=", split)])
-        classes = self.classes
-        logits = table["logits"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        classes, problem = self.classes, self.config.get("problem", "single_label")
+
+        def matrix(column: str) -> np.ndarray:
+            values = table[column].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+            return values.astype(np.float32).reshape(len(table), len(classes))
+
         return Predictions(
             ids=tuple(table["id"].to_pylist()),
-            logits=logits.astype(np.float32).reshape(len(table), len(classes)),
-            labels=table["label"].to_numpy().astype(np.int64),
+            logits=matrix("logits"),
+            labels=table["label"].to_numpy().astype(np.int64) if problem == "single_label" else matrix("label"),
             classes=classes,
+            problem=problem,
         )
 
     # Result
@@ -242,6 +303,11 @@ class Run:
         """What the model costs."""
         return _cost(self._result()["cost"], self.folder)
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """result.json: what `result()` reads, and what the method of training adds."""
+        return self._result()
+
     def _result(self) -> dict[str, Any]:
         if not self.finished:
             raise RegardError(f"{self.folder}: the run is not finished (no result.json); continue it with --resume")
@@ -249,7 +315,13 @@ class Run:
 
     def result(self) -> RunResult:
         """Everything that comparison and report read."""
-        result = self._result()
+        try:
+            return self._as_result(self._result())
+        except (TypeError, ValueError, AttributeError) as error:
+            path = self.folder / "result.json"
+            raise RegardError(f"{path}: damaged ({_first_line(error)}); restore it or train anew") from None
+
+    def _as_result(self, result: Mapping[str, Any]) -> RunResult:
         return RunResult(
             model=result["model"],
             method=result["method"],
@@ -267,18 +339,24 @@ class Run:
             recipe=self.config,
             folder=str(self.folder),
             deterministic=result["deterministic"],
+            fold=result.get("fold"),
+            thresholds=tuple(result.get("thresholds", ())),
         )
 
     # Files
 
-    def _read(self, name: str, parse: Any) -> Any:
+    def _read(self, name: str, parse: Any, kind: type = dict) -> Any:
         path = self.folder / name
         try:
-            return parse(path.read_text(encoding="utf-8"))
+            value = parse(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise RegardError(f"{path}: missing; the run is incomplete: continue it with --resume") from None
-        except (ValueError, yaml.YAMLError) as error:
-            raise RegardError(f"{path}: damaged ({str(error).splitlines()[0]}); restore it or train anew") from None
+        except (OSError, ValueError, TypeError, RecursionError, OverflowError, yaml.YAMLError) as error:
+            raise RegardError(f"{path}: damaged ({_first_line(error)}); restore it or train anew") from None
+        if not isinstance(value, kind):
+            found = f"a {type(value).__name__} where a {kind.__name__} was expected"
+            raise RegardError(f"{path}: damaged ({found}); restore it or train anew")
+        return _Entries(path, value) if kind is dict else value
 
     def _write(self, name: str, data: bytes | str) -> None:
         try:
@@ -300,3 +378,7 @@ def _cost(values: dict[str, Any], folder: Path) -> Cost:
             f"{folder / 'result.json'}: unknown cost {unknown[0]!r}; written by a newer version of regard?"
         )
     return Cost(**values)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

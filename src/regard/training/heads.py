@@ -1,61 +1,55 @@
-"""The head on a frozen model, solved and not trained: logistic regression on features computed once.
+"""The head on a frozen model, solved and not trained: every setting on features computed once.
 
-For every strength of the L2 penalty the convex problem
-
-    min over W, b of  mean_i -log softmax(W x_i + b)[y_i]  +  strength / 2 * |W|^2
-
-(x: standardised features) is solved by L-BFGS, from the strongest penalty to the weakest, each start where
-the last one ended. Validation accuracy chooses the strength. Nothing is drawn: the result depends on the
-features alone.
-
-L-BFGS works in coordinates in which the problem is nearly round: principal axes, each scaled by
-1/sqrt(c * variance + strength). Boehning 1992 ("Multinomial logistic regression algorithm") bounds the
-Hessian by 1/2 (I - 11'/K) x X'X/N; c puts the curvature at the start of each strength in the place of the
-1/2. This costs one eigendecomposition and saves most of the iterations.
+`linear`: logistic regression (multinomial, or one-vs-rest for several labels) or ridge regression; `svm`: support
+vectors; `knn`: nearest neighbours. The validation images choose the setting. What is linear is folded into one
+`nn.Linear`, so that the model is an ordinary one.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from regard.data.loader import mirrored_boxes
 from regard.data.sources import ImageSet
 from regard.data.splits import Split
 from regard.errors import RegardError
+from regard.evaluation.problems import HEADLINE, LOWER_IS_BETTER, values
 from regard.inference.features import VIEWS, FeatureCache, extract_features, feature_precision
 from regard.inference.loaded import LoadedModel
-from regard.inference.pooling import set_head
+from regard.inference.pooling import set_head_module
 from regard.inference.precision import Precision, Wanted
-from regard.results import Predictions
+from regard.results import Predictions, Problem
+from regard.training.recipe import Balance, Head
+from regard.training.solvers import Candidate, Fitting, candidates
+from regard.training.trainee import labelled
 
-STRENGTHS = (0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)
-RANK = 1e-7  # axes with less than this share of the largest variance are rounding and carry no weight
+# A setting is chosen by the headline of its problem; of equals by this; of equals in both it is the simpler one.
+SECOND: dict[Problem, str] = {"single_label": "nll", "multi_label": "nll", "regression": "rmse"}
 
 
 @dataclass(frozen=True)
 class GridPoint:
-    """One strength and what its head scores on the validation images (view 0)."""
+    """One setting and what its head scores on the validation images (view 0), headline first."""
 
-    strength: float
-    top1: float
-    nll: float
-    iterations: int
+    settings: dict[str, float]
+    metrics: dict[str, float]
 
 
 @dataclass(frozen=True)
 class HeadFit:
     """What `fit_head` did; the head itself is in the model."""
 
-    strength: float
-    grid: tuple[GridPoint, ...]  # strongest penalty first
+    best: GridPoint
+    grid: tuple[GridPoint, ...]  # simplest first
     views: tuple[int, ...]
     precision: Precision
     feature_dim: int
@@ -63,6 +57,7 @@ class HeadFit:
     val: Predictions
     feature_seconds: float
     solve_seconds: float
+    cache: FeatureCache | None
 
 
 def fit_head(
@@ -71,16 +66,19 @@ def fit_head(
     split: Split,
     cache_dir: str | Path | None = None,
     views: Sequence[int] = VIEWS,
-    strengths: Sequence[float] = STRENGTHS,
+    strengths: Sequence[float] | None = None,
     batch_size: int = 32,
     precision: Wanted = "auto",
     on_event: Callable[[dict[str, Any]], None] | None = None,
+    *,
+    head: Head = "linear",
+    balance: Balance = "none",
 ) -> HeadFit:
     """Fit a new head on the train rows of `split` and install it: `loaded` then answers `images.classes`.
 
-    All `views` train; the choice of the strength reads view 0 of the `val` rows. The standardisation is
-    folded into the layer, so the model is an ordinary one. Raises RegardError where there is nothing to
-    train on or to choose by.
+    All `views` train; the choice of the setting reads view 0 of the `val` rows. strengths: of the penalty of
+    `linear`; balance "loss": rare classes count as much as frequent ones. Raises RegardError where there is
+    nothing to train on or to choose by.
     """
     for part, rows in (("train", split.train), ("val", split.val)):
         if not len(rows):
@@ -90,41 +88,54 @@ def fit_head(
     chosen = feature_precision(loaded, len(split.train) * len(views) + len(split.val), precision, cache)
 
     def features(rows: np.ndarray, wanted: Sequence[int]) -> np.ndarray:
-        return extract_features(loaded, images, rows, wanted, cache_dir, batch_size, chosen, on_event)
+        return extract_features(loaded, images, rows, wanted, cache, batch_size, chosen, on_event)
 
-    train, val = features(split.train, views), features(split.val, (0,))[0]
+    train, val = features(split.train, views), torch.from_numpy(features(split.val, (0,))[0])
     extracted = time.perf_counter()
-    weight, bias, best, grid = solve_grid(
-        train.reshape(-1, train.shape[-1]),
-        np.tile(images.labels[split.train], len(views)),
-        val,
-        images.labels[split.val],
-        len(images.classes),
-        strengths,
+    fitting = Fitting(
+        train=torch.from_numpy(train.reshape(-1, train.shape[-1])),
+        labels=np.concatenate([_labels(images, split.train, view) for view in views]),
+        val=val,
+        classes=len(images.classes),
+        problem=images.problem,
+        balance=balance,
     )
-    set_head(loaded, weight, bias)
-    loaded.classes, loaded.temperature, loaded.unsure_below = images.classes, 1.0, 0.0
+    best, point, grid = choose(candidates(head, fitting, strengths), images.labels[split.val], images)
+    if not best.settled and on_event:
+        on_event({"event": "warning", "text": f"the {head} head of {_words(best.settings)} is not solved to the end"})
+    set_head_module(loaded, best.build())
+    loaded.classes, loaded.problem, loaded.boxes = images.classes, images.problem, images.boxes
+    loaded.temperature, loaded.unsure_below, loaded.thresholds = 1.0, 0.0, ()
     return HeadFit(
-        strength=best.strength,
+        best=point,
         grid=grid,
         views=tuple(views),
         precision=chosen,
         feature_dim=train.shape[-1],
         train_images=len(split.train),
-        val=_predictions(images, split.val, val, weight, bias),
+        val=labelled(images, split.val, best.logits.numpy()),
         feature_seconds=extracted - start,
         solve_seconds=time.perf_counter() - extracted,
+        cache=cache,
     )
 
 
 _PURPOSE = {"train": "learn from", "val": "choose its strength by"}
 
 
+def _labels(images: ImageSet, rows: np.ndarray, view: int) -> np.ndarray:
+    """Labels as they are in a view: a mirrored image has mirrored boxes."""
+    labels = images.labels[rows]
+    if view == 1 and images.boxes:
+        return mirrored_boxes(torch.from_numpy(labels)).numpy()
+    return labels
+
+
 def head_predictions(
     loaded: LoadedModel,
     images: ImageSet,
     rows: Sequence[int] | np.ndarray,
-    cache_dir: str | Path | None = None,
+    cache_dir: str | Path | FeatureCache | None = None,
     batch_size: int = 32,
     precision: Wanted = "auto",
     on_event: Callable[[dict[str, Any]], None] | None = None,
@@ -132,118 +143,41 @@ def head_predictions(
     """What the installed head says about `rows` (view 0), from cached features where there are some."""
     rows = np.asarray(rows, dtype=np.int64)
     features = extract_features(loaded, images, rows, (0,), cache_dir, batch_size, precision, on_event)[0]
-    linear = loaded.model.get_submodule(loaded.head)
-    assert isinstance(linear, nn.Linear)
-    bias = linear.bias if linear.bias is not None else torch.zeros(linear.out_features)
-    return _predictions(images, rows, features, linear.weight.detach().cpu(), bias.detach().cpu())
+    head = loaded.model.get_submodule(loaded.head)
+    with torch.inference_mode():
+        logits = head.cpu()(torch.from_numpy(features)) if len(rows) else torch.empty(0, len(images.classes))
+    return labelled(images, rows, logits.numpy())
 
 
-def _predictions(images: ImageSet, rows: np.ndarray, features: np.ndarray, weight: Tensor, bias: Tensor) -> Predictions:
-    features = features.reshape(len(rows), weight.shape[1])
-    logits = F.linear(torch.from_numpy(features), weight, bias)
-    return Predictions(tuple(images.ids[int(row)] for row in rows), logits.numpy(), images.labels[rows], images.classes)
-
-
-def solve_grid(
-    train: np.ndarray,
-    train_labels: np.ndarray,
-    val: np.ndarray,
-    val_labels: np.ndarray,
-    num_classes: int,
-    strengths: Sequence[float] = STRENGTHS,
-) -> tuple[Tensor, Tensor, GridPoint, tuple[GridPoint, ...]]:
-    """(weight (K, D) float32, bias (K,), its grid point, all grid points) of the strength best on `val`.
-
-    Features (N, D) float32 as they are; labels in 0..K-1. Best: highest validation accuracy, of equals the
-    lowest NLL, of equals the strongest penalty.
-    """
-    problem = Problem(torch.from_numpy(train), torch.from_numpy(train_labels), num_classes)
-    val_features, answers = torch.from_numpy(val), torch.from_numpy(val_labels)
+def choose(
+    found: Iterable[Candidate], answers: np.ndarray, images: ImageSet
+) -> tuple[Candidate, GridPoint, tuple[GridPoint, ...]]:
+    """(the best candidate, its grid point, all grid points) by the validation labels `answers`."""
+    first, second = HEADLINE[images.problem], SECOND[images.problem]
     grid: list[GridPoint] = []
-    best: tuple[tuple[float, float], GridPoint, Tensor, Tensor] | None = None
-    for strength in sorted(strengths, reverse=True):
-        iterations = problem.solve(strength)
-        weight, bias = problem.linear()
-        logits = F.linear(val_features, weight, bias)
-        top1 = (logits.argmax(dim=1) == answers).double().mean().item()
-        nll = F.cross_entropy(logits.double(), answers).item()
-        point = GridPoint(strength, top1, nll, iterations)
+    best: tuple[tuple[float, float], Candidate, GridPoint] | None = None
+    for candidate in found:
+        metrics = _scores(candidate.logits, answers, images)
+        point = GridPoint(candidate.settings, metrics)
         grid.append(point)
-        if best is None or (top1, -nll) > best[0]:
-            best = (top1, -nll), point, weight, bias
+        sign = -1 if first in LOWER_IS_BETTER else 1
+        key = sign * metrics[first], -metrics[second]
+        if best is None or key > best[0]:
+            best = key, candidate, point
     if best is None:
         raise RegardError("strengths: none given; expected at least one number above 0")
-    return best[2], best[3], best[1], tuple(grid)
+    return best[1], best[2], tuple(grid)
 
 
-class Problem:
-    """The convex problem in its round coordinates; `solve` starts where the last call ended."""
+def _scores(logits: Tensor, labels: np.ndarray, images: ImageSet) -> dict[str, float]:
+    if images.problem == "single_label":  # a grid on many images, so the two figures alone
+        answers = torch.from_numpy(labels)
+        top1 = (logits.argmax(dim=1) == answers).double().mean().item()
+        return {"top1": top1, "nll": F.cross_entropy(logits.double(), answers).item()}
+    ids = tuple(map(str, range(len(labels))))
+    found = values(Predictions(ids, logits.numpy(), labels, images.classes, images.problem))
+    return {name: found[name] for name in (HEADLINE[images.problem], SECOND[images.problem])}
 
-    def __init__(self, features: Tensor, labels: Tensor, num_classes: int):
-        """features (N, D) float32, labels (N,) int64."""
-        self.mean = features.mean(dim=0, dtype=torch.float64)
-        spread = (
-            features.double().std(dim=0, correction=0) if len(features) < 4096 else features.std(dim=0, correction=0)
-        )
-        spread = spread.double()
-        # A constant feature says nothing: it keeps its scale instead of being blown up to rounding noise.
-        self.spread = torch.where(spread > 1e-6 * spread.max().clamp_min(1e-30), spread, torch.ones_like(spread))
-        standard = (features - self.mean.float()) / self.spread.float()
-        variances, axes = torch.linalg.eigh((standard.T @ standard).double() / len(standard))
-        kept = variances > RANK * variances[-1].clamp_min(1e-30)
-        self.axes, self.variances = axes[:, kept], variances[kept]  # (D, R), (R,)
-        self.rotated = standard @ self.axes.float()  # (N, R)
-        self.labels = labels
-        self.target_sums = torch.zeros(num_classes, self.rotated.shape[1])  # (K, R) features summed per class
-        self.target_sums.index_add_(0, labels, self.rotated)
-        self.counts = torch.bincount(labels, minlength=num_classes).float()
-        self.weight = torch.zeros(num_classes, self.rotated.shape[1])  # in rotated coordinates
-        self.bias = torch.zeros(num_classes)
 
-    def solve(self, strength: float, max_iterations: int = 300, tolerance: float = 1e-5) -> int:
-        """Minimise for one strength of the penalty, from the last solution on; returns the iterations."""
-        curvature = self.curvature()
-        scale = (curvature * self.variances + strength).rsqrt().float()  # (R,)
-        bias_scale = curvature**-0.5
-        variables = torch.cat([self.weight / scale, self.bias[:, None] / bias_scale], dim=1).requires_grad_()
-        optimiser = torch.optim.LBFGS(
-            [variables],
-            max_iter=max_iterations,
-            history_size=20,
-            tolerance_grad=tolerance,
-            tolerance_change=1e-9,
-            line_search_fn="strong_wolfe",
-        )
-
-        def closure() -> float:
-            with torch.no_grad():
-                weight, bias = variables[:, :-1] * scale, variables[:, -1] * bias_scale
-                loss, weight_gradient, bias_gradient = self.loss_and_gradients(weight, bias, strength)
-                variables.grad = torch.cat([weight_gradient * scale, bias_gradient[:, None] * bias_scale], dim=1)
-            return loss
-
-        optimiser.step(closure)
-        solution = variables.detach()
-        self.weight, self.bias = solution[:, :-1] * scale, solution[:, -1] * bias_scale
-        return optimiser.state[variables]["n_iter"]
-
-    def curvature(self) -> float:
-        """Mean over images and classes of p (1 - p): 1/K (1 - 1/K) at first, then less."""
-        p = F.softmax(torch.addmm(self.bias, self.rotated, self.weight.T), dim=1)
-        return max((p - p.square()).mean().item(), 1e-4)
-
-    def loss_and_gradients(self, weight: Tensor, bias: Tensor, strength: float) -> tuple[float, Tensor, Tensor]:
-        """(penalised mean NLL, its gradients in weight (K, R) and bias (K,)) in rotated coordinates."""
-        count = len(self.rotated)
-        log_p = F.log_softmax(torch.addmm(bias, self.rotated, weight.T), dim=1)  # (N, K)
-        nll = -log_p.gather(1, self.labels[:, None]).double().mean()
-        penalty = strength / 2 * weight.double().square().sum()
-        p = log_p.exp_()
-        weight_gradient = (p.T @ self.rotated - self.target_sums) / count + strength * weight
-        return (nll + penalty).item(), weight_gradient, (p.sum(dim=0) - self.counts) / count
-
-    def linear(self) -> tuple[Tensor, Tensor]:
-        """(weight (K, D), bias (K,)) float32 for features as they are: axes and standardisation folded in."""
-        weight = (self.weight.double() @ self.axes.T) / self.spread
-        bias = self.bias.double() - weight @ self.mean
-        return weight.float(), bias.float()
+def _words(settings: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in settings.items())

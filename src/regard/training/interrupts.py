@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -23,32 +25,47 @@ class Stopped(SystemExit):
 
 
 class Interrupts:
-    """While open, a signal raises `Stopped`: at once, or inside `held()` only when `check()` is asked.
+    """While open, a signal raises `Stopped`: at once, or inside `held()` only when `check()` is asked. What is open
+    may be opened again.
 
     The second signal has its default action, which ends the process at once; whatever is on disk is whole all
-    the same. Signals reach the main thread only: elsewhere nothing is installed.
+    the same. One that follows within `echo` seconds is the first once more: torchrun passes on what a
+    scheduler has sent to everyone already. Signals reach the main thread only: elsewhere nothing is installed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, echo: float = 0.0) -> None:
+        self.echo = echo
         self.pending: int | None = None
+        self._received = 0.0
         self._held = False
+        self._depth = 0
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Interrupts:
-        if threading.current_thread() is threading.main_thread():
+        self._depth += 1
+        if self._depth == 1 and threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGTERM, signal.SIGINT):
                 self._before[signum] = signal.signal(signum, self._receive)
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        if self._depth:
+            return
         for signum, handler in self._before.items():
             signal.signal(signum, handler)  # pyright: ignore[reportArgumentType]  (what signal.signal gave us)
         self._before.clear()
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
-        self.pending = signum
-        for caught in self._before:
-            signal.signal(caught, signal.SIG_DFL)
+        if self.pending is not None:
+            if time.monotonic() - self._received < self.echo:
+                return
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
+        self.pending, self._received = signum, time.monotonic()
+        if not self.echo:  # by the kernel, so that it acts inside a long call too
+            for caught in self._before:
+                signal.signal(caught, signal.SIG_DFL)
         if not self._held:
             raise Stopped(signum)
 

@@ -7,15 +7,17 @@ from __future__ import annotations
 import copy
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from regard.data.loader import share
+from regard.inference.memory import is_out_of_memory, release
+
 Precision = Literal["fp32", "bf16"]
-Batch = TypeVar("Batch")
 
 GAIN = 1.1  # a smaller gain is noise, and float32 is exact
 
@@ -29,8 +31,8 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
 
 def measure_steps(
     model: nn.Module,
-    batches: Iterator[Batch],
-    loss: Callable[[nn.Module, Batch], Tensor],
+    batches: Iterator[Any],
+    loss: Callable[[nn.Module, Any], Tensor],
     precisions: tuple[Precision, ...],
     accumulation: int = 1,
     seconds: float = 10.0,
@@ -38,7 +40,8 @@ def measure_steps(
     """Median seconds of one training step in each precision, batches included; `model` is not changed.
 
     The precisions take turns, round by round, so that a busy machine slows both; the first round is not
-    counted. At least one round is, and rounds end after `seconds`.
+    counted. At least one round is, and rounds end after `seconds`. A batch passes in `accumulation` parts, in
+    more of them where memory does not suffice.
     """
     with torch.random.fork_rng(devices=[]):
         trial = copy.deepcopy(model).train()
@@ -48,7 +51,7 @@ def measure_steps(
         for count in range(9):
             for precision in precisions:
                 start = time.perf_counter()
-                _step(trial, batches, loss, optimiser, precision, accumulation)
+                accumulation = _measured_step(trial, next(batches), loss, optimiser, precision, accumulation)
                 if count:
                     taken[precision].append(time.perf_counter() - start)
             if count and time.perf_counter() - began > seconds:
@@ -61,17 +64,36 @@ def choose_precision(seconds: dict[Precision, float]) -> Precision:
     return "bf16" if seconds["fp32"] > GAIN * seconds["bf16"] else "fp32"
 
 
-def _step(
+def _measured_step(
     model: nn.Module,
-    batches: Iterator[Batch],
-    loss: Callable[[nn.Module, Batch], Tensor],
+    batch: Any,
+    loss: Callable[[nn.Module, Any], Tensor],
     optimiser: torch.optim.Optimizer,
     precision: Precision,
-    accumulation: int,
+    parts: int,
+) -> int:
+    """Take a step, in twice as many parts as long as memory does not suffice; returns their number."""
+    while True:
+        try:
+            _step(model, [batch[share(len(batch), part, parts)] for part in range(parts)], loss, optimiser, precision)
+            return parts
+        except Exception as error:
+            if not is_out_of_memory(error) or parts >= len(batch):
+                raise
+        optimiser.zero_grad(set_to_none=True)
+        release()
+        parts = min(2 * parts, len(batch))
+
+
+def _step(
+    model: nn.Module,
+    batches: Sequence[Any],
+    loss: Callable[[nn.Module, Any], Tensor],
+    optimiser: torch.optim.Optimizer,
+    precision: Precision,
 ) -> None:
     device = next(model.parameters()).device
-    for _ in range(accumulation):
-        batch = next(batches)
+    for batch in batches:
         with autocast(precision, device):
             value = loss(model, batch)
         value.backward()

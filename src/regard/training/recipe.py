@@ -2,8 +2,8 @@
 
 Sources of the defaults: AugReg (Steiner 2021, augmentation traded against data), DeiT (Touvron 2021,
 appendix: AdamW, decay 0.05, RandAugment, MixUp 0.8, CutMix 1, erasing 0.25), MAE (He 2021, table 9: layer
-decay when fine-tuning), ResNet practice (Goyal 2017: SGD 0.1 per 256 images, warm-up) and the project's own
-runs on small images (docs/log.md).
+decay when fine-tuning), ResNet practice (Goyal 2017: SGD 0.1 per 256 images, warm-up), LoRA (Hu 2021: adapters
+bear a higher rate than weights) and the project's own runs on small images (docs/log.md).
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from difflib import get_close_matches
 from typing import Any, Literal, Protocol, get_args
 
 from regard.errors import RegardError
+from regard.results import Problem
 
-Method = Literal["head", "finetune", "scratch"]
+Method = Literal["head", "finetune", "scratch", "lora"]
 OptimiserName = Literal["adamw", "sgd"]
 Precision = Literal["auto", "fp32", "bf16"]
 Crop = Literal["resized", "pad", "centre"]
-Head = Literal["linear", "sgd"]
-Watch = Literal["top1", "nll"]
+Head = Literal["linear", "sgd", "knn", "svm"]
+Watch = Literal["top1", "nll", "map", "mae"]
+Balance = Literal["none", "loss", "sampler"]
 
 TINY_IMAGE = 24  # pixels; up to here no crop at all: every pixel is a part of the object
 SMALL_IMAGE = 64  # pixels; up to here an object fills the frame and a resized crop destroys more than it varies
@@ -44,11 +46,15 @@ class Recipe:
     """
 
     method: Method = "scratch"
-    """head: only a linear layer on frozen features; finetune: everything, from published weights; scratch:
-    everything, from nothing
+    """head: only the last layer, on frozen features; finetune: everything, from published weights; scratch:
+    everything, from nothing; lora: the last layer and low-rank additions to the attention, from published weights
     """
     head: Head = "linear"
-    """for `head`: linear solves it on cached features; sgd trains it over epochs of augmented views"""
+    """for `head`: linear, knn (nearest neighbours) and svm are solved on cached features; sgd trains a linear one
+    over epochs of augmented views
+    """
+    lora_rank: int = 8
+    """for `lora`: rank of what is added to each matrix of the attention"""
     epochs: float | None = None
     """passes over the training images"""
     minutes: float | None = None
@@ -56,7 +62,7 @@ class Recipe:
     then fixed
     """
     images_seen: int | None = None
-    """training images drawn, repeats counted"""
+    """training images that pass through the model, repeats counted"""
     steps: int | None = None
     """optimiser steps; the resolved form of the three above"""
     batch_size: int = 128
@@ -99,14 +105,24 @@ class Recipe:
     """smallest share of the image's area that a resized crop keeps"""
     flip: bool = True
     """mirror half of the images; switch off where left and right matter (digits, text)"""
+    repeated_augmentation: int = 1
+    """times that each drawn image comes in a row, augmented anew each time (Hoffer 2020; DeiT takes 3)"""
+    balance: Balance = "none"
+    """unequal classes; loss: an image weighs inversely to the frequency of its class; sampler: classes are drawn
+    equally often
+    """
     views: int = 2
     """for `head linear`: 1 uses the image, 2 its mirror too"""
-    watch: Watch = "top1"
-    """validation metric that chooses the saved weights"""
+    watch: Watch | None = None
+    """validation metric that chooses the saved weights; none: top1, or map for several labels, mae for numbers"""
     evaluations: int = 20
     """evaluations on the validation images, evenly spread over the run"""
     patience: int | None = None
     """stop after so many evaluations without improvement; none: run to the end"""
+    snapshots: int = 0
+    """copies of the weights kept from so many moments of the training, its start and end among them"""
+    trials: int = 0
+    """short trainings that choose the learning rate on the validation images before the run"""
     precision: Precision = "auto"
     """auto: bfloat16 where a short measurement finds it faster by a tenth"""
     deterministic: bool = False
@@ -130,12 +146,13 @@ class Recipe:
             "head": Head,
             "optimiser": OptimiserName,
             "crop": Crop,
+            "balance": Balance,
             "watch": Watch,
             "precision": Precision,
         }
         for name, allowed in words.items():
             value = getattr(self, name)
-            if value not in get_args(allowed):
+            if value not in get_args(allowed) and not (name == "watch" and value is None):
                 raise RegardError(f"{_flag(name)} {value}: expected {_either(get_args(allowed))}")
 
     def _check_numbers(self) -> None:
@@ -154,6 +171,11 @@ class Recipe:
             count, magnitude = _pair(self.randaugment)
             if not (1 <= count <= 10 and 0 <= magnitude <= 10):
                 raise RegardError(f"--randaugment {self.randaugment}: expected operations 1-10 and a magnitude 0-10")
+
+    @property
+    def solved(self) -> bool:
+        """The head is computed from cached features; there is no loop and nothing is drawn."""
+        return self.method == "head" and self.head != "sgd"
 
     @property
     def micro_batch(self) -> int:
@@ -187,12 +209,28 @@ class Recipe:
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Recipe:
         """The inverse of `to_config`; unknown names are refused."""
-        _refuse_unknown(config)
-        return cls(**_as_fields(config))
+        try:
+            _refuse_unknown(config)
+            return cls(**_as_fields(config))
+        except (TypeError, ValueError, AttributeError) as error:
+            raise RegardError(f"recipe: not one of ours ({error}); restore it or train anew") from None
 
 
 _BUDGETS = ("epochs", "minutes", "images_seen")
-_WHOLE = ("images_seen", "steps", "batch_size", "accumulation", "views", "evaluations", "patience", "seed")
+_WHOLE = (
+    "images_seen",
+    "steps",
+    "batch_size",
+    "accumulation",
+    "lora_rank",
+    "repeated_augmentation",
+    "views",
+    "evaluations",
+    "patience",
+    "snapshots",
+    "trials",
+    "seed",
+)
 _RANGES = {
     "epochs": (0.0, 1e6),
     "minutes": (0.0, 1e6),
@@ -214,9 +252,13 @@ _RANGES = {
     "mixing_probability": (0.0, 1.0),
     "erasing": (0.0, 1.0),
     "crop_scale": (0.01, 1.0),
+    "lora_rank": (1, 4096),
+    "repeated_augmentation": (1, 100),
     "views": (1, 2),
     "evaluations": (1, 1e6),
     "patience": (1, 1e6),
+    "snapshots": (0, 1000),
+    "trials": (0, 100),
     "seed": (0, 2**31 - 1),
 }
 
@@ -228,17 +270,19 @@ def recipe_for(
     img_size: int,
     images_seen: int | None = None,
     head: Head = "linear",
+    problem: Problem = "single_label",
 ) -> Recipe:
     """A sensible recipe for `n_train` images of `img_size` pixels; without `images_seen` it sets `epochs`.
 
-    spec: the registry's sheet; None, a module from elsewhere, is treated as a CNN.
+    spec: the registry's sheet; None, a module from elsewhere, is treated as a CNN. problem: numbers often go with
+    the size of what is seen, so for them images are shifted and not scaled.
 
     The amount of augmentation follows the number of times each image is seen: what is seen rarely cannot be
     memorised.
     """
     if method == "head":
-        epochs = None if images_seen is not None or head == "linear" else 30.0
-        return Recipe(
+        epochs = None if images_seen is not None or head != "sgd" else 30.0
+        recipe = Recipe(
             method="head",
             head=head,
             epochs=epochs,
@@ -249,11 +293,14 @@ def recipe_for(
             weight_decay=0.0,
             crop_scale=0.5,
         )
+        return _for_numbers(recipe) if problem == "regression" else recipe
     epochs = _default_epochs(method, n_train)
     seen = images_seen if images_seen is not None else round(epochs * n_train)
     family = spec.family if spec else "other"
-    recipe = _vit(method, seen, img_size) if family == "vit" else _cnn(method, seen, img_size)
+    recipe = _vit(method, seen, img_size) if family == "vit" or method == "lora" else _cnn(method, seen, img_size)
     recipe = _augmented(recipe, family, repeats=seen / max(n_train, 1), img_size=img_size)
+    if problem == "regression":
+        recipe = _for_numbers(recipe)
     evaluations = max(4, min(20, round(seen / max(n_train, 1))))
     return replace(
         recipe,
@@ -263,9 +310,14 @@ def recipe_for(
     )
 
 
+def _for_numbers(recipe: Recipe) -> Recipe:
+    crop: Crop = "pad" if recipe.crop == "resized" else recipe.crop
+    return replace(recipe, crop=crop, label_smoothing=0.0, mixup=0.0, cutmix=0.0)
+
+
 def _default_epochs(method: Method, n_train: int) -> float:
     # 100 passes over a thousand photos, 30 over ten thousand, 10 over a hundred thousand; a third when
-    # fine-tuning.
+    # the weights are published ones.
     scratch = min(200.0, max(10.0, 100 * (1000 / max(n_train, 1)) ** 0.5))
     return float(round(scratch if method == "scratch" else max(5.0, scratch / 3)))
 
@@ -278,6 +330,8 @@ def _batch(seen: int, img_size: int) -> int:
 
 def _vit(method: Method, seen: int, img_size: int) -> Recipe:
     batch = _batch(seen, img_size)
+    if method == "lora":
+        return Recipe(method=method, batch_size=batch, lr=_round(2e-3 * (batch / 128) ** 0.5), warmup=0.1)
     if method == "finetune":
         return Recipe(
             method=method,
@@ -353,6 +407,9 @@ def warnings(recipe: Recipe, spec: Spec, img_size: int, n_train: int | None = No
         lines.append(f"--patience {recipe.patience} never acts: the run has {recipe.evaluations} evaluations")
     if n_train is not None and recipe.batch_size > n_train:
         lines.append(f"--batch-size {recipe.batch_size} exceeds the {n_train} training images: each step repeats some")
+    idle = [name for name, unset in (("snapshots", 0), ("repeated_augmentation", 1)) if getattr(recipe, name) != unset]
+    if recipe.solved and idle:
+        lines.append(f"{', '.join(map(_flag, idle))}: a solved head is not trained step by step, so this does nothing")
     return tuple(lines)
 
 

@@ -4,48 +4,50 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
+from torch import Tensor, nn
 
+from regard.data.contents import contents, write_contents
 from regard.data.loader import Batch
 from regard.data.splits import Split, read_split, write_split
 from regard.errors import RegardError
 from regard.evaluation.calibration import fit_temperature, unsure_threshold
-from regard.evaluation.metrics import ClassificationEvaluator
+from regard.evaluation.multilabel import fit_thresholds
 from regard.inference.features import default_cache
 from regard.inference.loaded import LoadedModel
 from regard.models import count_gmacs, count_parameters, timm_reference
 from regard.results import Cost, Predictions
 from regard.runs.run import Run
-from regard.training.classification import (
-    Trainee,
-    predict_set,
-    prepare,
-    training_batches,
-    validation_answers,
-)
 from regard.training.cost import inference_speed, peak_memory_mb, reset_peak_memory
 from regard.training.environment import environment
+from regard.training.fitting import OnEvent, ready, resolved, run_loop
+from regard.training.heads import fit_head, head_predictions
 from regard.training.interrupts import Interrupts
-from regard.training.loop import Event, Plan, fit
-from regard.training.optimiser import make_optimiser, parameter_groups
-from regard.training.precision import choose_precision, measure_steps
+from regard.training.nonfinite import keep_batch
+from regard.training.processes import Team, join
 from regard.training.recipe import Recipe
 from regard.training.state import States
+from regard.training.tasks import suited
+from regard.training.trainee import answer_these, predict_set, settle, settled_state
 from regard.weights.save import save_state
 
 if TYPE_CHECKING:
     from regard.data.sources import ImageSet
 
-OnEvent = Callable[[Event], None]
+ECHO = 5.0  # seconds within which torchrun passes on a signal that has come already
+# Passes of one image through the model that training by one image costs; a backward pass counts as two, and half of
+# that where the weights it would give gradients to are frozen.
+PASSES = {"head": 1, "lora": 2, "finetune": 3, "scratch": 3}
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,11 @@ class Job:
     loaded: LoadedModel
     recipe: Recipe
     fraction: float
+    fold: int | None
+    opened: Mapping[str, Any]
     cache_dir: Path
     emit: OnEvent
+    team: Team
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ class Fitted:
     images_seen: int
     seconds: float
     trainable_parameters: int
-    passes: float  # forward passes of one image that the training cost; a backward pass counts as two
+    passes: float  # forward passes of one image that the training cost (`PASSES`)
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -85,93 +90,89 @@ def train_run(
     resume: bool = False,
     *,
     fraction: float = 1.0,
+    fold: int | None = None,
+    opened: Mapping[str, Any] | None = None,
     cache_dir: str | Path | None = None,
 ) -> Run:
     """Train `loaded` on the train rows of `split` by `recipe`, and write everything that a run folder holds.
 
-    The validation rows choose the weights, the temperature and the threshold; the test rows are answered
-    once, at the end. `loaded` is trained in place: afterwards it answers with the saved weights. For
-    "scratch" and "finetune" a registered model is made anew by the recipe's seed (its initialisation or its
-    new head). `fraction` is recorded only: the caller has taken it. A finished run is returned as it is; one
+    The validation rows choose the weights, the temperature and the thresholds; the test rows are answered
+    once, at the end. `loaded` is trained in place: afterwards it answers with the saved weights. For all but
+    "head" a registered model is made anew by the recipe's seed (its initialisation or its new head).
+    `fraction` and `fold` are recorded only: the caller has taken them. `opened`: how `images` were opened, as
+    far as they do not say so themselves ("target", "group", "slices"), for config.yaml. What the kind of
+    labels forbids in the recipe is switched off aloud (`suited`). A finished run is returned as it is; one
     that was interrupted continues with `resume`, under the choices measured at its start. SIGTERM and SIGINT
     save and raise `Stopped` (exit code 143 or 130). Raises RegardError, and leaves nothing half-written.
+
+    Under torchrun every process calls this alike; the first one writes, and its `loaded` is the one to go on
+    with.
     """
     if resume and run.finished:
         return run
-    emit = on_event or (lambda event: None)
+    team = join()
+    emit = on_event if on_event and team.first else lambda event: None
     if tuple(loaded.classes) != tuple(images.classes):
         raise RegardError(f"{loaded.name}: answers {_some(loaded.classes)}, but the images are {_some(images.classes)}")
     for name in ("train", "val", "test"):
         if not len(getattr(split, name)):
             raise RegardError(f"{images.name}: no {name} images in the split; give more images or another split")
-    job = Job(run, images, split, loaded, recipe, fraction, Path(cache_dir or default_cache()), emit)
+    recipe, notes = suited(recipe, images.problem, images.boxes)
+    for note in notes:
+        emit({"event": "note", "text": note})
+    answer_these(loaded, images)
+    cache = Path(cache_dir or default_cache())
+    job = Job(run, images, split, loaded, recipe, fraction, fold, opened or {}, cache, emit, team)
     reset_peak_memory()
-    with Interrupts() as interrupts, _deterministic(recipe.deterministic):
-        solved = recipe.method == "head" and recipe.head == "linear"
-        fitted = _solve(job) if solved else _fit(job, resume, interrupts)
-        _finish(job, fitted, deterministic=solved)
+    with Interrupts(ECHO if team.world > 1 else 0.0) as interrupts, _deterministic(recipe.deterministic):
+        conclude = partial(_solve, job) if recipe.solved else _fit(job, resume, interrupts)
+        team.first_does(lambda: _finish(job, conclude(), deterministic=recipe.solved))
         interrupts.check()
+    team.close()
     return run
 
 
-def _fit(job: Job, resume: bool, interrupts: Interrupts) -> Fitted:
-    """Train by the loop."""
-    loaded, n_train = job.loaded, len(job.split.train)
-    continued = resume and (job.run.folder / "config.yaml").is_file()
+def _fit(job: Job, resume: bool, interrupts: Interrupts) -> Callable[[], Fitted]:
+    """Train by the loop; what is returned answers the images with the trained model."""
+    run, loaded, team = job.run, job.loaded, job.team
+    continued = team.first_does(lambda: resume and (run.folder / "config.yaml").is_file())
     recipe = _begun_with(job) if continued else job.recipe
-    trainee = prepare(loaded, recipe)
-    batches = training_batches(job.images, job.split.train, loaded, recipe)
+    training = ready(job.images, job.split, loaded, recipe)
+    trainee = training.trainee
     if not continued:
-        recipe = _resolved(job, recipe, trainee, batches.from_step(0))
-        _write_start(job, recipe)
-    steps = recipe.length(n_train)
-    assert steps is not None
-    assert recipe.precision != "auto"
-    groups = parameter_groups(trainee.module, recipe.lr, recipe.weight_decay, recipe.layer_decay)
-    plan = Plan(
-        steps=steps,
-        images_per_step=recipe.batch_size,
-        warmup=round(recipe.warmup * steps),
-        accumulation=recipe.accumulation,
-        clip_norm=recipe.clip_norm,
-        ema=recipe.ema,
-        precision=recipe.precision,
-        seed=recipe.seed,
-        evaluate_every=-(-steps // recipe.evaluations),
-        watch=f"val/{recipe.watch}",
-        lower_is_better=recipe.watch == "nll",
-        patience=recipe.patience,
-    )
-    answers = validation_answers(job.images, job.split.val, loaded, trainee)
+        recipe = resolved(training, recipe, team, job.emit)
+        team.first_does(lambda: _write_start(job, recipe))
+    trainable = sum(p.numel() for p in trainee.module.parameters() if p.requires_grad)
 
-    def name_batch(batch: Batch) -> str:
-        names = [job.images.ids[row] for row in batch.rows]
-        return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    def keep_snapshot(step: int, module: nn.Module) -> None:
+        _save(run.snapshot_path(step), settled_state(loaded, trainee, module), loaded.name)
 
-    outcome = fit(
-        trainee.module,
-        batches.from_step,
-        trainee.loss,
-        make_optimiser(recipe.optimiser, groups, recipe.lr),
-        plan,
-        evaluators=[ClassificationEvaluator(answers, "val/")],
-        states=States(job.run.folder),
+    def keep_bad(batch: Batch) -> Path:
+        return keep_batch(run.bad_batch_path, batch, [job.images.ids[int(row)] for row in batch.rows])
+
+    outcome = run_loop(
+        training,
+        recipe,
+        team,
+        states=States(run.folder),
         resume=resume,
         on_event=job.emit,
-        on_row=job.run.append_metrics,
-        on_resume=job.run.truncate_metrics,
-        name_batch=name_batch,
+        on_row=run.append_metrics,
+        on_resume=run.truncate_metrics,
+        on_snapshot=keep_snapshot,
+        keep_batch=keep_bad,
         interrupts=interrupts,
     )
+    settle(loaded, trainee.task)
     progress = outcome.progress
     images_seen = progress.step * recipe.batch_size
-    return Fitted(
+    return lambda: Fitted(
         val=predict_set(loaded, job.images, job.split.val),
         test=predict_set(loaded, job.images, job.split.test),
         images_seen=images_seen,
         seconds=progress.seconds,
-        trainable_parameters=sum(p.numel() for p in trainee.module.parameters() if p.requires_grad),
-        passes=images_seen * (1 if recipe.method == "head" else 3),
+        trainable_parameters=trainable,
+        passes=images_seen * PASSES[recipe.method],
         extra={
             "steps": progress.step,
             "best_step": progress.best_step,
@@ -181,69 +182,43 @@ def _fit(job: Job, resume: bool, interrupts: Interrupts) -> Fitted:
 
 
 def _solve(job: Job) -> Fitted:
-    """Solve a linear head on cached features: no loop, nothing to resume but the cache."""
-    from regard.training.heads import fit_head, head_predictions
-
+    """Solve a head on cached features: no loop, nothing to resume but the cache."""
+    recipe, loaded = job.recipe, job.loaded
     job.run.truncate_metrics(-1)
-    _write_start(job, job.recipe)
-    views = tuple(range(job.recipe.views))
-    precision = "fp32" if job.recipe.deterministic else job.recipe.precision
+    _write_start(job, recipe)
+    views = tuple(range(recipe.views))
     done = fit_head(
-        job.loaded, job.images, job.split, job.cache_dir, views=views, precision=precision, on_event=job.emit
+        loaded,
+        job.images,
+        job.split,
+        job.cache_dir,
+        views=views,
+        precision="fp32" if recipe.deterministic else recipe.precision,
+        on_event=job.emit,
+        head=recipe.head,
+        balance=recipe.balance,
     )
-    test = head_predictions(
-        job.loaded, job.images, job.split.test, job.cache_dir, precision=done.precision, on_event=job.emit
-    )
-    best = next(point for point in done.grid if point.strength == done.strength)
-    row = {"step": 1, "images": len(views) * done.train_images, "val/top1": best.top1, "val/nll": best.nll}
+    test = head_predictions(loaded, job.images, job.split.test, done.cache, precision=done.precision, on_event=job.emit)
+    row = {"step": 1, "images": len(views) * done.train_images}
+    row |= {f"val/{name}": value for name, value in done.best.metrics.items()}
     job.run.append_metrics(row | {"seconds": round(done.feature_seconds + done.solve_seconds, 3)})
-    linear = job.loaded.model.get_submodule(job.loaded.head)
-    grid = [{"strength": p.strength, "top1": p.top1, "nll": p.nll} for p in done.grid]
+    head = loaded.model.get_submodule(loaded.head)
     return Fitted(
         val=done.val,
         test=test,
         images_seen=len(views) * done.train_images,
         seconds=done.feature_seconds + done.solve_seconds,
-        trainable_parameters=sum(parameter.numel() for parameter in linear.parameters()),
-        passes=len(views) * done.train_images,
-        extra={"strength": done.strength, "grid": grid, "precision": done.precision},
+        trainable_parameters=sum(parameter.numel() for parameter in head.parameters()),
+        passes=len(views) * done.train_images * PASSES["head"],
+        extra={
+            "head": done.best.settings,
+            "grid": [{**point.settings, **point.metrics} for point in done.grid],
+            "precision": done.precision,
+        },
     )
 
 
 # Start
-
-
-def _resolved(job: Job, recipe: Recipe, trainee: Trainee, batches: Iterator[Batch]) -> Recipe:
-    """The recipe with precision and steps fixed; what has to be measured is measured on a copy of the
-    model.
-    """
-    if recipe.precision == "auto" and recipe.deterministic:
-        recipe = replace(recipe, precision="fp32")
-    steps = recipe.length(len(job.split.train))
-    if recipe.precision != "auto" and steps is not None:
-        return replace(recipe, steps=steps)
-    wanted: tuple[Literal["fp32", "bf16"], ...] = (
-        ("fp32", "bf16") if recipe.precision == "auto" else (recipe.precision,)
-    )
-    # A measurement is worth a hundredth or so of the run; below some 50 steps there is nothing to gain.
-    if steps is not None and steps < 50:
-        return replace(recipe, precision="fp32", steps=steps)
-    job.emit({"event": "note", "text": f"measuring the step of {job.loaded.name} before the first one"})
-    seconds = measure_steps(trainee.module, batches, trainee.loss, wanted, recipe.accumulation)
-    precision = choose_precision(seconds) if recipe.precision == "auto" else recipe.precision
-    if steps is None:
-        assert recipe.minutes is not None
-        # Validation costs a forward pass, a third of a step, for each of its images at each evaluation.
-        validation = recipe.evaluations * len(job.split.val) / recipe.batch_size * seconds[precision] / 3
-        steps = max(1, int((60 * recipe.minutes - validation) / seconds[precision]))
-    speed = recipe.batch_size / seconds[precision]
-    job.emit(
-        {
-            "event": "note",
-            "text": f"{precision}, {speed:.0f} images/s, {steps} steps of {recipe.batch_size} images",
-        }
-    )
-    return replace(recipe, precision=precision, steps=steps)
 
 
 def _begun_with(job: Job) -> Recipe:
@@ -267,10 +242,22 @@ def _begun_with(job: Job) -> Recipe:
 def _write_start(job: Job, recipe: Recipe) -> None:
     """Everything that is known before step 0; config.yaml last, since it marks the folder as a run."""
     loaded = job.loaded
-    write_split(job.run.split_path, job.images, job.split)
+    try:
+        write_split(job.run.split_path, job.images, job.split)
+        used = np.concatenate([job.split.train, job.split.val, job.split.test])
+        write_contents(job.run.contents_path, contents(job.images, used))
+    except OSError as error:
+        raise RegardError(
+            f"{job.run.folder}: cannot be written to ({error.strerror}); make room, then use --resume"
+        ) from None
     job.run.write_classes(tuple(loaded.classes))
     job.run.write_environment(environment())
-    if (config := _timm_config(loaded)) is not None:
+    if recipe.solved and recipe.head == "knn":
+        text = (
+            "the head knn keeps the features of the training images in the run; timm has no such layer: no config.json"
+        )
+        job.emit({"event": "note", "text": text})
+    elif (config := _timm_config(loaded)) is not None:
         job.run.write_timm_config(config)
     job.run.write_config(
         {
@@ -278,6 +265,12 @@ def _write_start(job: Job, recipe: Recipe) -> None:
             "model": loaded.name,
             "method": recipe.method,
             "data": job.images.name,
+            "source": {"data": job.images.origin, **loaded.source},
+            "problem": job.images.problem,
+            "target": list(job.opened.get("target", ())),
+            "group": job.opened.get("group"),
+            "slices": list(job.opened.get("slices", ())),
+            "boxes": job.images.boxes,
             "fraction": job.fraction,
             "train_images": len(job.split.train),
             "notes": list(job.split.notes),
@@ -324,13 +317,9 @@ def _finish(job: Job, fitted: Fitted, deterministic: bool) -> None:
     loaded = job.loaded
     loaded.temperature = fit_temperature(fitted.val)
     loaded.unsure_below = unsure_threshold(fitted.val, loaded.temperature)
-    try:
-        save_state(job.run.weights_path, loaded.model.state_dict(), {"architecture": loaded.name})
-    except (OSError, SafetensorError) as error:
-        raise RegardError(
-            f"{job.run.weights_path}: cannot be written ({getattr(error, 'strerror', None) or error}); "
-            "make room, then use --resume"
-        ) from None
+    if fitted.val.problem == "multi_label":
+        loaded.thresholds = fit_thresholds(fitted.val, loaded.temperature)
+    _save(job.run.weights_path, loaded.model.state_dict(), loaded.name)
     job.run.write_predictions({"val": fitted.val, "test": fitted.test}, job.recipe.seed, job.fraction)
     job.run.write_result(
         {
@@ -338,10 +327,13 @@ def _finish(job: Job, fitted: Fitted, deterministic: bool) -> None:
             "method": job.recipe.method,
             "seed": job.recipe.seed,
             "fraction": job.fraction,
+            "fold": job.fold,
+            "problem": fitted.test.problem,
             "train_images": len(job.split.train),
             "images_seen": fitted.images_seen,
             "temperature": loaded.temperature,
             "unsure_below": loaded.unsure_below,
+            "thresholds": list(loaded.thresholds),
             "pretraining": loaded.pretraining,
             "deterministic": deterministic,
             **fitted.extra,
@@ -349,6 +341,16 @@ def _finish(job: Job, fitted: Fitted, deterministic: bool) -> None:
         _cost(loaded, fitted),
     )
     shutil.rmtree(States(job.run.folder).previous, ignore_errors=True)  # a finished run needs no second state
+
+
+def _save(path: Path, state: Mapping[str, Tensor], architecture: str) -> None:
+    try:
+        path.parent.mkdir(exist_ok=True)
+        save_state(path, state, {"architecture": architecture})
+    except (OSError, SafetensorError) as error:
+        raise RegardError(
+            f"{path}: cannot be written ({getattr(error, 'strerror', None) or error}); make room, then use --resume"
+        ) from None
 
 
 def _cost(loaded: LoadedModel, fitted: Fitted) -> Cost:

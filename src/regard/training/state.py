@@ -41,6 +41,7 @@ class Progress:
     loss_sum: float = 0.0  # since the last evaluation
     loss_count: int = 0
     seconds: float = 0.0  # spent so far, interruptions excluded
+    parts: int = 0  # in which a batch passes through the model, of all processes together; doubled out of memory
 
 
 @dataclass(frozen=True)

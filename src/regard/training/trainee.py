@@ -1,27 +1,32 @@
-"""The task that the loop does not know: images with one label each."""
+"""What the loop is given: the part of a model that is trained, its batches, and how it answers."""
 
 from __future__ import annotations
 
+import copy
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from regard.data.augment import Augment
 from regard.data.loader import Batch, Batches
 from regard.data.mixing import Mixing
 from regard.errors import RegardError
 from regard.inference.loaded import LoadedModel
-from regard.inference.pooling import set_head
+from regard.inference.memory import InParts
+from regard.inference.pooling import head_input, set_head
 from regard.inference.rows import predict_rows
 from regard.models import create_model
 from regard.results import Predictions
+from regard.training import lora
+from regard.training.processes import own_device
 from regard.training.recipe import Recipe
+from regard.training.tasks import Task, refuse_unfoldable
 
 if TYPE_CHECKING:
     from regard.data.sources import ImageSet
@@ -32,11 +37,12 @@ class Trainee:
     """What is trained: the whole model, or only its last layer on the frozen rest.
 
     module: holds the trained parameters; logits(module or its average, images (B, 3, S, S) on the device) ->
-    (B, K).
+    (B, K), in standard deviations where they are numbers; task: what they are trained for.
     """
 
     module: nn.Module
     logits: Callable[[nn.Module, Tensor], Tensor]
+    task: Task
     device: torch.device
     layout: torch.memory_format
 
@@ -45,31 +51,67 @@ class Trainee:
         return images.to(self.device, non_blocking=True, memory_format=self.layout)
 
     def loss(self, module: nn.Module, batch: Batch) -> Tensor:
-        """Cross-entropy; smoothing and mixing are in the targets."""
+        """Mean loss of the batch; smoothing and mixing are in the targets."""
         logits = self.logits(module, self.place(batch.images))
-        return F.cross_entropy(logits.float(), batch.targets.to(self.device, non_blocking=True))
+        return self.task.loss(logits.float(), batch.targets.to(self.device, non_blocking=True))
+
+    def answers(self, module: nn.Module, images: Tensor) -> Tensor:
+        """(B, K) float32 of images (B, 3, S, S), in the units of the labels."""
+        return self.task.answers(self.logits(module, self.place(images)).float())
 
 
-def prepare(loaded: LoadedModel, recipe: Recipe) -> Trainee:
+def answer_these(loaded: LoadedModel, images: ImageSet) -> None:
+    """Let the model be one for this kind of labels; for boxes it sees the whole photo, squashed into its square."""
+    loaded.problem, loaded.boxes, loaded.thresholds = images.problem, images.boxes, ()
+    if images.boxes:
+        loaded.preprocess = replace(loaded.preprocess, resize="squash", crop_pct=1.0)
+
+
+def prepare(loaded: LoadedModel, recipe: Recipe, task: Task) -> Trainee:
     """Put `loaded.model` into the state from which training starts; the seed of the recipe draws what is
     random.
 
     scratch: a registered model is made anew with the recipe's dropout and stochastic depth. finetune: the
-    same with the loaded weights and a new last layer. A module from elsewhere is trained as it is given.
-    head: everything is frozen but a new last layer, zero at first (ViT paper, section 4).
+    same with the loaded weights and a new last layer. lora: as finetune, then everything is frozen but the last
+    layer and the adapters. A module from elsewhere is trained as it is given. head: everything is frozen but a
+    new last layer, zero at first (ViT paper, section 4).
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(zlib.crc32(f"initialisation {recipe.seed}".encode()))
         if recipe.method == "head":
-            return _frozen(loaded)
+            return _frozen(loaded, task)
+        refuse_unfoldable(loaded, task.problem)
         _rebuild(loaded, recipe)
-    loaded.model.requires_grad_(True)
+        loaded.model.requires_grad_(True)
+        if recipe.method == "lora":
+            lora.adapt(loaded.model, recipe.lora_rank, loaded.preprocess.size, loaded.name)
+            if loaded.head:
+                loaded.model.get_submodule(loaded.head).requires_grad_(True)
     # Convolutions run faster in channels_last, on the CPU too.
     convolutional = loaded.spec is not None and loaded.spec.family == "resnet"
     layout = torch.channels_last if convolutional else torch.contiguous_format
-    device = _device()
+    device = own_device()
     loaded.model.to(device).to(memory_format=layout)  # pyright: ignore[reportCallIssue]  (not in torch's stub)
-    return Trainee(loaded.model, lambda model, images: model(images), device, layout)
+    return Trainee(loaded.model, lambda model, images: model(images), task, device, layout)
+
+
+def settle(loaded: LoadedModel, task: Task) -> None:
+    """After training: the model as it is saved, under the names that it came with, in the units of the labels."""
+    lora.merge(loaded.model)
+    task.fold(loaded)
+    loaded.model.requires_grad_(True).eval()
+
+
+def settled_state(loaded: LoadedModel, trainee: Trainee, module: nn.Module) -> dict[str, Tensor]:
+    """The whole model's state dict as `settle` would leave it, with `module` (the trained part, or its average) as it
+    is now; nothing is changed.
+    """
+    whole = trainee.module is loaded.model
+    now = replace(loaded, model=copy.deepcopy(module if whole else loaded.model))
+    if not whole:
+        now.model.set_submodule(loaded.head, copy.deepcopy(module))
+    settle(now, trainee.task)
+    return now.model.state_dict()
 
 
 def _rebuild(loaded: LoadedModel, recipe: Recipe) -> None:
@@ -84,28 +126,25 @@ def _rebuild(loaded: LoadedModel, recipe: Recipe) -> None:
         drop_path_rate=recipe.drop_path,
         force=True,  # `loaded` was made with this size, so it has been allowed before
     )
-    if recipe.method == "finetune":
+    if recipe.method != "scratch":
         state = loaded.model.state_dict()
         if loaded.head:  # the new model's own, drawn by the seed, and not what loading happened to draw
-            state |= {name: value for name, value in model.state_dict().items() if name.startswith(f"{loaded.head}.")}
+            own = {name: value for name, value in model.state_dict().items() if name.startswith(f"{loaded.head}.")}
+            state = {name: value for name, value in state.items() if not name.startswith(f"{loaded.head}.")} | own
         model.load_state_dict(state)
     loaded.model = model
 
 
-def _frozen(loaded: LoadedModel) -> Trainee:
+def _frozen(loaded: LoadedModel, task: Task) -> Trainee:
     if not loaded.head:
         raise RegardError(
             f"{loaded.name}: its output comes from no nn.Linear that could be replaced; use --method finetune"
         )
-    old = loaded.model.get_submodule(loaded.head)
-    if not isinstance(old, nn.Linear):
-        raise RegardError(
-            f"{loaded.name}: {loaded.head} is a {type(old).__name__}, not an nn.Linear; use --method finetune"
-        )
     classes = len(loaded.classes)
-    set_head(loaded, torch.zeros(classes, old.in_features), torch.zeros(classes))
+    set_head(loaded, torch.zeros(classes, head_input(loaded)), torch.zeros(classes))
     linear = loaded.model.get_submodule(loaded.head)
-    loaded.model.to(_device()).requires_grad_(False)
+    device = own_device()
+    loaded.model.to(device).requires_grad_(False)
     linear.requires_grad_(True)
 
     def logits(head: nn.Module, images: Tensor) -> Tensor:
@@ -114,11 +153,7 @@ def _frozen(loaded: LoadedModel) -> Trainee:
             features = loaded.pooled(images)
         return head(features)
 
-    return Trainee(linear, logits, _device(), torch.contiguous_format)
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return Trainee(linear, logits, task, device, torch.contiguous_format)
 
 
 def training_batches(images: ImageSet, rows: np.ndarray, loaded: LoadedModel, recipe: Recipe) -> Batches:
@@ -132,28 +167,39 @@ def training_batches(images: ImageSet, rows: np.ndarray, loaded: LoadedModel, re
         randaugment=recipe.randaugment,
         erase=recipe.erasing,
     )
-    mixing = Mixing(recipe.mixup, recipe.cutmix, recipe.mixing_probability, recipe.label_smoothing)
+    several = images.problem == "multi_label"
+    mixing = Mixing(recipe.mixup, recipe.cutmix, recipe.mixing_probability, recipe.label_smoothing, several)
     return Batches(
         images,
         rows,
         loaded.preprocess,
         augment,
         mixing,
-        batch_size=recipe.micro_batch,
+        batch_size=recipe.batch_size,
         seed=recipe.seed,
         num_classes=len(loaded.classes),
+        strata=images.strata if recipe.balance == "sampler" else None,
+        repeats=recipe.repeated_augmentation,
+        boxes=images.boxes,
     )
 
 
 def predict_set(loaded: LoadedModel, images: ImageSet, rows: np.ndarray, batch_size: int = 64) -> Predictions:
     """Logits in float32 for labelled images; RegardError (by name) for an image that cannot be read."""
-    ids = tuple(images.ids[row] for row in rows)
+    ids = (images.ids[int(row)] for row in rows)
+    sources = (images.sources[int(row)] for row in rows)
     logits = np.empty((len(rows), len(loaded.classes)), np.float32)
-    for number, row in enumerate(predict_rows(loaded, ids, (images.sources[int(row)] for row in rows), batch_size)):
+    for number, row in enumerate(predict_rows(loaded, ids, sources, batch_size)):
         if row.logits is None:
             raise RegardError(row.message)
         logits[number] = row.logits
-    return Predictions(ids, logits, np.asarray(images.labels[rows], np.int64), loaded.classes)
+    return labelled(images, rows, logits)
+
+
+def labelled(images: ImageSet, rows: np.ndarray, logits: np.ndarray) -> Predictions:
+    """Answers (N, K) for these rows of the images, with their labels beside them."""
+    ids = tuple(images.ids[int(row)] for row in rows)
+    return Predictions(ids, logits, images.labels[rows], images.classes, images.problem)
 
 
 def validation_answers(
@@ -163,11 +209,10 @@ def validation_answers(
     allows.
     """
     batches = Batches(images, rows, loaded.preprocess, batch_size=64)
-    ids = tuple(images.ids[row] for row in rows)
-    labels = np.asarray(images.labels[rows], np.int64)
 
     def answer(module: nn.Module) -> Predictions:
-        parts = [trainee.logits(module, trainee.place(batch.images)).float().cpu().numpy() for batch in batches.once()]
-        return Predictions(ids, np.concatenate(parts), labels, loaded.classes)
+        answers = InParts(partial(trainee.answers, module))
+        parts = [answers(batch.images).cpu().numpy() for batch in batches.once()]
+        return labelled(images, rows, np.concatenate(parts))
 
     return answer

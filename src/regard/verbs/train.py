@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from regard.results import ProblemChoice
 from regard.verbs.command import command_line
 from regard.verbs.events import OnEvent, silent
-from regard.verbs.prepare import OnBadImage, load_for, mirrored, prepare
+from regard.verbs.prepare import OnBadImage, Prepared, load_aloud, load_for, mirrored, prepare
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,8 +25,13 @@ def train(
     *,
     model: str | LoadedModel | nn.Module,
     out: str | Path,
-    method: Literal["head", "finetune", "scratch"] = "head",
-    head: Literal["linear", "sgd"] = "linear",
+    target: tuple[str, ...] = (),
+    problem: ProblemChoice = "auto",
+    group: str | None = None,
+    slices: tuple[str, ...] = (),
+    method: Literal["head", "finetune", "scratch", "lora"] = "head",
+    head: Literal["linear", "sgd", "knn", "svm"] = "linear",
+    lora_rank: int | None = None,
     weights: str | Path | None = None,
     img_size: int | None = None,
     epochs: float | None = None,
@@ -46,10 +55,16 @@ def train(
     erasing: float | None = None,
     crop: Literal["resized", "pad", "centre"] | None = None,
     flip: Literal["yes", "no"] | None = None,
+    repeated_augmentation: int | None = None,
+    balance: Literal["none", "loss", "sampler"] = "none",
     views: int | None = None,
-    watch: Literal["top1", "nll"] | None = None,
+    watch: Literal["top1", "nll", "map", "mae"] | None = None,
     evaluations: int | None = None,
     patience: int | None = None,
+    trials: int = 0,
+    snapshots: int = 0,
+    track: Literal["tensorboard"] | None = None,
+    unknown: str | Path | None = None,
     precision: Literal["auto", "fp32", "bf16"] | None = None,
     deterministic: bool = False,
     seed: int = 0,
@@ -63,23 +78,32 @@ def train(
 ) -> Run:
     """Train a classifier on a folder of labelled images.
 
-    The data are checked first (`regard check`). Nothing but --model and --out is needed: the split, the preprocessing
-    and the recipe follow from the data and the model, and are written to the run folder with the weights, the answers
-    and a report. What is left out below is decided by the recipe of the model's family and the amount of data.
+    A table may also give several labels a photo, numbers, or boxes. The data are checked first (`regard check`).
+    Nothing but --model and --out is needed: the split, the preprocessing and the recipe follow from the data and the
+    model, and are written to the run folder with the weights, the answers and a report. What is left out below is
+    decided by the recipe of the model's family and the amount of data.
 
     Args:
-        data: class folders (with or without train/val/test), a CSV or Parquet table (path, label),
+        data: class folders (with or without train/val/test), a CSV or Parquet table (path, label columns),
             torchvision:NAME, or digits
         model: a name, a name with a weights tag, timm:NAME, or a run folder to go on from
         out: run folder to make
-        method: head trains a linear layer on frozen features, finetune trains everything from published weights,
-            scratch everything from nothing
-        head: for the head method, linear solves it on cached features, sgd trains it over epochs of augmented views
+        target: label columns of a table: one of classes, of several labels (a|b) or of numbers; several of 0 and 1 or
+            of numbers; four of a box
+        problem: what the labels are; auto decides by what they hold, and says so
+        group: column of a table, or regular expression on the path, of images that stay in one part of the split
+            (one patient, camera or product): the first parenthesis, else the whole match
+        slices: columns of a table by which the report lists every metric
+        method: head trains the last layer on frozen features, finetune trains everything from published weights,
+            scratch everything from nothing, lora low-rank additions to the attention of published weights
+        head: for the head method, linear, knn (nearest neighbours) and svm are solved on cached features, sgd trains
+            a linear layer over epochs of augmented views
+        lora_rank: for the lora method, rank of what is added to each matrix
         weights: weights file to use in place of a download
         img_size: side of the square that the model sees, in pixels
         epochs: passes over the training images
         minutes: time to train, in place of epochs
-        images_seen: training images drawn, repeats counted, in place of epochs
+        images_seen: training images that pass through the model, in place of epochs
         batch_size: images per step
         accumulation: parts in which a batch passes through the model, to save memory
         optimiser: adamw or sgd with momentum
@@ -98,10 +122,17 @@ def train(
         erasing: probability that a rectangle of an image becomes noise
         crop: a random part of the image, a shift, or the centre
         flip: mirror half of the training images
+        repeated_augmentation: times that each drawn image comes in a row, augmented anew
+        balance: for unequal classes, loss lets an image weigh inversely to the frequency of its class, sampler draws
+            classes equally often
         views: for head linear, 1 uses each image, 2 its mirror too
-        watch: validation metric that chooses the saved weights
+        watch: validation metric that chooses the saved weights; top1, for several labels map, for numbers mae
         evaluations: evaluations on the validation images during training
         patience: stop after so many evaluations without improvement
+        trials: short trainings that choose the learning rate on the validation images first
+        snapshots: copies of the weights to keep from the training, the first before it and the last after it
+        track: tool that draws the training while it runs, from RUN/track
+        unknown: folder of photos of other things, by which predict learns to answer unknown
         precision: auto takes bfloat16 where a short measurement finds it faster
         deterministic: the same bits each time, no choices by measuring
         seed: redraws initialisation, order, augmentation and the validation cut
@@ -115,63 +146,144 @@ def train(
     """
     command = command_line(train, locals())
 
+    from regard.runs.run import Run
+    from regard.training.processes import join
+    from regard.training.recipe import recipe_for, warnings
+    from regard.training.run import train_run
+    from regard.training.tasks import advice, suited
+    from regard.training.trials import choose_lr
+
+    team = join()  # the other processes of torchrun, if any: the first one alone writes and speaks
+    on_event = on_event if team.first else silent
+    for note in team.notes:
+        on_event({"event": "note", "text": note})
+    with _no_empty_folder(Path(out)), ExitStack() as opened:
+        with team.in_turn():
+            run = Run.resume(out) if resume else Run.create(out, overwrite=overwrite)
+        with team.in_turn():  # what the first one checks and downloads, the others find
+            prepared = prepare(
+                data,
+                max_bad=max_bad,
+                on_bad_image=on_bad_image,
+                keep_leaks=keep_leaks,
+                on_event=on_event,
+                target=target,
+                problem=problem,
+                group=group,
+                slices=slices,
+            )
+            images = prepared.images
+            loaded = load_for(model, method, images.classes, on_event, weights=weights, img_size=img_size, force=force)
+        split = prepared.split(seed)
+        for note in split.notes:
+            on_event({"event": "note", "text": note})
+        given = {
+            "lora_rank": lora_rank,
+            "epochs": epochs,
+            "minutes": minutes,
+            "images_seen": images_seen,
+            "batch_size": batch_size,
+            "accumulation": accumulation,
+            "optimiser": optimiser,
+            "lr": lr,
+            "weight_decay": weight_decay,
+            "warmup": warmup,
+            "layer_decay": layer_decay,
+            "clip_norm": clip_norm,
+            "ema": ema,
+            "dropout": dropout,
+            "drop_path": drop_path,
+            "label_smoothing": label_smoothing,
+            "mixup": mixup,
+            "cutmix": cutmix,
+            "randaugment": randaugment,
+            "erasing": erasing,
+            "crop": crop,
+            "flip": mirrored(images) if flip is None else flip == "yes",
+            "repeated_augmentation": repeated_augmentation,
+            "balance": balance,
+            "views": views,
+            "watch": watch,
+            "evaluations": evaluations,
+            "patience": patience,
+            "trials": trials,
+            "snapshots": snapshots,
+            "precision": precision,
+            "seed": seed,
+            "deterministic": deterministic,
+        }
+        size, count = loaded.preprocess.size, len(split.train)
+        recipe = recipe_for(loaded.spec, method, count, size, images_seen, head, images.problem)
+        recipe, _ = suited(recipe, images.problem, images.boxes)
+        recipe = recipe.with_overrides({name: value for name, value in given.items() if value is not None})
+        if loaded.spec is not None:
+            for line in warnings(recipe, loaded.spec, size, count):
+                on_event({"event": "warning", "text": line})
+        if line := advice(images, split.train, recipe):
+            on_event({"event": "note", "text": line})
+        done = resume and run.finished
+        if trials and not done:
+
+            def again() -> LoadedModel:
+                own = model if isinstance(model, str) else copy.deepcopy(model)  # each trial trains a model of its own
+                return load_for(own, method, images.classes, silent, weights=weights, img_size=img_size, force=force)
+
+            rate, _ = choose_lr(images, split, again, recipe, trials, run.folder, on_event)
+            recipe = recipe.with_overrides({"lr": rate})
+        told = opened.enter_context(_tracked(track, run, on_event)) if team.first else silent
+        columns = {"target": list(target), "group": group, "slices": list(slices)}
+        train_run(run, images, split, loaded, recipe, on_event=told, resume=resume, opened=columns)
+        team.close()
+        if team.first:
+            if unknown is not None:
+                from regard.training.unknown import fit_unknown
+
+                trained = load_aloud(run.folder, on_event) if done else loaded
+                fit_unknown(run.folder, trained, images, split, unknown, on_event)
+            _write_report(run, prepared, split.notes, command)
+    return run
+
+
+def _write_report(run: Run, prepared: Prepared, notes: tuple[str, ...], command: str) -> None:
     from regard.comparison.compare import candidates
     from regard.comparison.details import Story, report_data
     from regard.reporting import write_report
-    from regard.runs.run import Run
-    from regard.training.recipe import recipe_for, warnings
-    from regard.training.run import train_run
 
-    run = Run.resume(out) if resume else Run.create(out, overwrite=overwrite)
-    prepared = prepare(data, max_bad=max_bad, on_bad_image=on_bad_image, keep_leaks=keep_leaks, on_event=on_event)
-    split = prepared.split(seed)
-    for note in split.notes:
-        on_event({"event": "note", "text": note})
-    loaded = load_for(model, method, prepared.images.classes, on_event, weights=weights, img_size=img_size, force=force)
-    given = {
-        "epochs": epochs,
-        "minutes": minutes,
-        "images_seen": images_seen,
-        "batch_size": batch_size,
-        "accumulation": accumulation,
-        "optimiser": optimiser,
-        "lr": lr,
-        "weight_decay": weight_decay,
-        "warmup": warmup,
-        "layer_decay": layer_decay,
-        "clip_norm": clip_norm,
-        "ema": ema,
-        "dropout": dropout,
-        "drop_path": drop_path,
-        "label_smoothing": label_smoothing,
-        "mixup": mixup,
-        "cutmix": cutmix,
-        "randaugment": randaugment,
-        "erasing": erasing,
-        "crop": crop,
-        "flip": mirrored(prepared.images) if flip is None else flip == "yes",
-        "views": views,
-        "watch": watch,
-        "evaluations": evaluations,
-        "patience": patience,
-        "precision": precision,
-    }
-    size = loaded.preprocess.size
-    recipe = recipe_for(loaded.spec, method, len(split.train), size, images_seen, head).with_overrides(
-        {name: value for name, value in given.items() if value is not None}
-        | {"seed": seed, "deterministic": deterministic}
-    )
-    if loaded.spec is not None:
-        for line in warnings(recipe, loaded.spec, size, len(split.train)):
-            on_event({"event": "warning", "text": line})
-    train_run(run, prepared.images, split, loaded, recipe, on_event=on_event, resume=resume)
     result = run.result()
     story = Story(
         title=prepared.images.name,
         command=command,
         check=prepared.checked,
-        protocol=split.notes,
+        protocol=notes,
         environment={name: str(value) for name, value in run.environment.items()},
     )
     write_report(report_data(story, candidates([result]), [result], (), prepared.images), run.folder / "report.html")
-    return run
+
+
+@contextmanager
+def _no_empty_folder(folder: Path) -> Iterator[None]:
+    """Where the work fails before anything is written, the folder that it has made goes again."""
+    was_there = folder.exists()
+    try:
+        yield
+    except BaseException:
+        if not was_there and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
+
+
+@contextmanager
+def _tracked(track: str | None, run: Run, on_event: OnEvent) -> Iterator[OnEvent]:
+    """A listener that tells `on_event` and the tracker, which is open so long."""
+    if track is None:
+        yield on_event
+        return
+    from regard.training.tracking import tensorboard
+
+    with tensorboard(run.folder / "track") as tracker:
+
+        def told(event: dict[str, Any]) -> None:
+            on_event(event)
+            tracker(event)
+
+        yield told
