@@ -97,6 +97,20 @@ def test_progress_is_plain_lines_away_from_a_terminal(capsys: pytest.CaptureFixt
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [("map", 0.7123, "mAP 71.2%"), ("mae", 3.2149, "MAE 3.215"), ("mae", 1234.4, "MAE 1,234")],
+)
+def test_progress_shows_the_headline_of_any_labels(
+    name: str, value: float, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Display() as display:
+        display.on_event({"event": "evaluation", "step": 1, "steps": 2, "loss": 0.4, f"val/{name}": value})
+        display.on_event({"event": "step", "step": 2, "steps": 2, "loss": 0.3})
+        display.on_event({"event": "evaluation", "step": 2, "steps": 2, "loss": 0.3, f"val/{name}": value})
+    assert capsys.readouterr().err.splitlines()[-1] == f"training: 2/2 loss 0.300  {words}"
+
+
 def test_events_are_json_lines_for_machines(capsys: pytest.CaptureFixture[str]) -> None:
     with Display(as_json=True) as display:
         display.on_event({"event": "step", "step": 1, "steps": 2, "loss": 0.5})

@@ -29,14 +29,25 @@ PLAN = Plan(
 
 def test_conditions_are_the_whole_grid_one_seed_after_the_other() -> None:
     found = PLAN.conditions()
-    assert len(found) == len(set(found)) == 8
-    assert [condition.seed for condition in found] == [0] * 4 + [1] * 4
+    assert len(found) == len(set(found)) == 2 * 2 * 3  # two models and the reference
+    assert [condition.seed for condition in found] == [0] * 6 + [1] * 6
     assert found[0].fraction == 1.0
-    assert len({condition.folder for condition in found}) == 8
+    assert len({condition.folder for condition in found}) == 12
+    assert [condition.candidate for condition in found[:3]] == ["a (scratch)", "b (scratch)", "hog_svm (classical)"]
+
+
+def test_an_interrupted_comparison_on_folds_holds_whole_repeats() -> None:
+    found = replace(PLAN, folds=3).conditions()
+    assert len(found) == len({condition.folder for condition in found}) == 2 * 2 * 3 * 3
+    first = found[:9]  # the full fraction of the first repeat, all folds
+    assert {(one.seed, one.fraction) for one in first} == {(0, 1.0)}
+    assert [one.fold for one in first] == [0] * 3 + [1] * 3 + [2] * 3
+    assert first[3].folder == "a-scratch-1-seed0-fold1"
+    assert [one.seed for one in found] == [0] * 18 + [1] * 18
 
 
 def test_folder_names_are_safe() -> None:
-    (condition, *_) = replace(PLAN, models=("timm:a/b", "c")).conditions()
+    condition = replace(PLAN, models=("timm:a/b", "c")).conditions()[0]
     assert "/" not in condition.folder and ":" not in condition.folder
 
 
@@ -48,6 +59,9 @@ def test_folder_names_are_safe() -> None:
         ({"seeds": 0}, "--seeds"),
         ({"fractions": (0.0, 1.0)}, "--fractions"),
         ({"fractions": (1.5,)}, "--fractions"),
+        ({"folds": 1}, "--folds 1"),
+        ({"trials": -1}, "--trials"),
+        ({"trials": 3, "folds": 5}, "--trials 3 with --folds 5"),
     ],
 )
 def test_senseless_plans_are_refused_by_flag(change: dict, names: str) -> None:
@@ -56,7 +70,7 @@ def test_senseless_plans_are_refused_by_flag(change: dict, names: str) -> None:
 
 
 def test_one_model_by_two_methods_is_a_comparison() -> None:
-    assert len(replace(PLAN, models=("a",), methods=("head", "scratch")).conditions()) == 8
+    assert len(replace(PLAN, models=("a",), methods=("head", "scratch")).conditions()) == 12
 
 
 def test_a_saved_plan_is_recognised_and_a_changed_one_refused(tmp_path: Path) -> None:

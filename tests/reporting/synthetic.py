@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from regard.evaluation import problems
 from regard.reporting import ClassScore, ModelDetail, ReliabilityBin, ReportData, Suspect
 from regard.results import CheckReport, Cost, Finding, Predictions, RunResult, Verdict
 
@@ -90,6 +91,16 @@ def run_of(rng, ids, labels, classes, model, method, seed, fraction, accuracy, i
     )
 
 
+def scored(runs) -> dict[str, tuple]:
+    """Headline metric of every run on test and validation, and the scores of its test photos."""
+    name = problems.HEADLINE[runs[0].problem]
+    return {
+        "scores": tuple(problems.values(run.test, run.temperature)[name] for run in runs),
+        "validation": tuple(problems.values(run.val, run.temperature)[name] for run in runs),
+        "photo_scores": tuple(problems.photo_scores(run.test) for run in runs),
+    }
+
+
 def detail_of(name, model, method, accuracy, classes, photos) -> ModelDetail:
     half = 1.96 * np.sqrt(accuracy * (1 - accuracy) / photos)
     metrics = {
@@ -122,7 +133,7 @@ def detail_of(name, model, method, accuracy, classes, photos) -> ModelDetail:
         reliability=tuple(ReliabilityBin(x, min(1, x * 0.9 + 0.06), photos // 10) for x in np.linspace(0.3, 0.99, 15)),
         risk_coverage=tuple((x, (1 - accuracy) * x**2.2) for x in np.linspace(0.01, 1, 400)),
         ece_if_calibrated=0.014,
-        mean_top1=Metric(accuracy, accuracy - 1.3 * half, accuracy + 1.3 * half),
+        mean=Metric(accuracy, accuracy - 1.3 * half, accuracy + 1.3 * half),
     )
 
 
@@ -204,6 +215,7 @@ def make_report(
         title="clothing",
         models=tuple(details),
         runs=tuple(runs),
+        **scored(runs),
         verdicts=verdicts,
         check=check,
         suspects=tuple(

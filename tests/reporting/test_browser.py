@@ -2,48 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from hostile import HOSTILE, hostile_names
+from kinds import VIT, make
 from synthetic import make_report
 
 from regard.reporting import write_report
-
-HOSTILE = (
-    "<script>window.hit=1</script>",
-    "</script><script>window.hit=1</script>",
-    "<img src=x onerror=window.hit=1>",
-    '"><svg onload=window.hit=1>',
-    "' onmouseover='window.hit=1",
-    "javascript:window.hit=1",
-    "=cmd|'/c calc'!A1",
-    "{{ 7*7 }}{% raw %}",
-    "${window.hit=1}",
-    "`;window.hit=1;`",
-    "-->\n<script>window.hit=1</script>",
-    "<!--<script>",
-    "]]><script>window.hit=1</script>",
-    "\u202egnp.exe\u202c",
-    "line\nbreak\ttab\x00\x07",
-    "\u2028window.hit=1\u2029",
-    "&lt;script&gt;window.hit=1&lt;/script&gt;",
-    "&#60;script&#62;",
-    "x" * 4096,
-    "\udcff\udc80 undecodable",
-    "https://example.invalid/x.png",
-    "//example.invalid/x.js",
-    "data:text/html,<script>window.hit=1</script>",
-    "<iframe srcdoc='<script>parent.hit=1</script>'>",
-    "<base href='https://example.invalid/'>",
-    "<meta http-equiv=refresh content='0;url=https://example.invalid'>",
-    "<style>*{display:none}</style>",
-    "</style><style>body{display:none}</style>",
-    "</title><script>window.hit=1</script>",
-    "__proto__",
-)
-
-
-def hostile_names(count: int = 60) -> list[str]:
-    """The list above as it is and inside a path."""
-    return [*HOSTILE, *(f"test/{name}/IMG.jpg" for name in HOSTILE)][:count]
 
 
 def opened(browser, path, width=1280, height=900, scheme="light"):
@@ -99,6 +64,88 @@ def test_confusion_cell_opens_its_photos(browser, report):
     page.close()
 
 
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory):
+    """Hostile names wherever several labels, numbers and boxes put names, each in a report of its own."""
+    folder, cells = tmp_path_factory.mktemp("kinds"), tuple(HOSTILE[number % 9] for number in range(40))
+    given = {
+        "labels": {"problem": "multi_label", "classes": HOSTILE[:12], "slices": {HOSTILE[0]: cells}, "reference": 0.9},
+        "numbers": {"problem": "regression", "classes": HOSTILE[:3], "slices": {HOSTILE[1]: cells}},
+        "boxes": {"problem": "regression", "boxes": True},
+    }
+    made = {}
+    for name, arguments in given.items():
+        data = make(photos=40, seeds=2, ids=hostile_names(40), title=HOSTILE[2], **arguments)
+        made[name] = write_report(data, folder / f"{name}.html")
+    return made
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("kind", ["labels", "numbers", "boxes"])
+def test_other_kinds_are_inert_quiet_and_readable(browser, kinds, kind, scheme):
+    page, trouble = opened(browser, kinds[kind], 390, 844, scheme)
+    page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.evaluate(CONTRAST) == []
+    for cell in page.locator(".matrix button, .field").all()[:4]:
+        cell.click()
+        assert page.locator("dialog").is_visible()
+        page.keyboard.press("Escape")
+    assert page.evaluate("window.hit") is None
+    assert page.locator("script").count() == 2
+    assert page.locator("iframe, base, main img[src=x], [onerror], [onload], style + style").count() == 0
+    assert trouble == []
+    page.close()
+
+
+def test_a_cell_of_labels_opens_as_many_photos_as_it_counts(browser, tmp_path):
+    path = write_report(make("multi_label", photos=60, seeds=1, models=(VIT,)), tmp_path / "report.html")
+    page, trouble = opened(browser, path)
+    for cell in page.locator(".matrix button").all():
+        count = int(cell.inner_text())
+        cell.click()
+        assert page.locator("dialog .gallery li").count() == min(count, 60)
+        if cell.evaluate("cell => cell.dataset.row !== cell.dataset.column"):
+            nothing_missed = cell.get_attribute("data-row") == "8"
+            assert ("added" if nothing_missed else "missed") in page.locator("#dialog-title").inner_text()
+            assert page.locator("dialog .hint").count() == count
+        page.keyboard.press("Escape")
+    assert trouble == []
+    page.close()
+
+
+def test_a_point_of_a_scatter_opens_the_photos_nearby(browser, tmp_path):
+    data = make("regression", photos=60, seeds=1, models=(VIT,))
+    page, trouble = opened(browser, write_report(data, tmp_path / "report.html"))
+    given, field = data.shown[0], page.locator(".field")
+    low, high = (float(field.get_attribute(f"data-{name}")) for name in ("low", "high"))
+    area = field.bounding_box()
+    places = np.stack([given.labels[:, 0], given.outputs[:, 0]], axis=1)
+    apart = np.linalg.norm(places[:, None] - places, axis=2) + np.diag(np.full(60, np.inf))
+    lonely = int(apart.min(axis=1).argmax())  # a click that is a pixel off still means it
+    true, said = places[lonely].tolist()
+    x, y = ((value - low) / (high - low) for value in (true, said))
+    field.click(position={"x": x * area["width"], "y": (1 - y) * area["height"]})
+    assert page.locator("dialog .gallery li").count() == 12
+    assert page.locator("dialog .gallery li").first.get_attribute("title") == given.ids[lonely]
+    assert trouble == []
+    page.close()
+
+
+def test_boxes_lie_where_the_picture_is(browser, kinds):
+    page, _ = opened(browser, kinds["boxes"])
+    picture = page.locator(".frame img").first
+    page.wait_for_function("document.querySelector('.frame svg')")
+    frame, drawing = (page.locator(f".frame {name}").first.bounding_box() for name in ("img", "svg"))
+    assert frame == drawing
+    # The true box was painted in yellow: its corners in the picture are the corners of the drawing.
+    painted = picture.evaluate(PAINTED)
+    drawn = page.locator(".frame svg").first.locator(".box.true:not(.under)")
+    corners = [float(drawn.get_attribute(name)) for name in ("x", "y", "width", "height")]
+    assert corners == pytest.approx(painted, abs=2.5)
+    page.close()
+
+
 def test_galleries_show_more(browser, report):
     page, _ = opened(browser, report)
     shelf = page.locator(".shelf", has=page.locator("[data-gallery=mistakes-3]"))
@@ -147,6 +194,23 @@ def test_the_policy_stops_foreign_scripts(browser, report, tmp_path):
     page.close()
 
 
+PAINTED = """async (picture) => {
+  await picture.decode();
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [picture.naturalWidth, picture.naturalHeight];
+  const context = canvas.getContext("2d");
+  context.drawImage(picture, 0, 0);
+  const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
+  const [xs, ys] = [[], []];
+  for (let at = 0; at < data.length; at += 4) {
+    if (data[at] - data[at + 2] > 80) {
+      xs.push((at / 4) % canvas.width);
+      ys.push(Math.floor(at / 4 / canvas.width));
+    }
+  }
+  const [left, top] = [Math.min(...xs), Math.min(...ys)];
+  return [left, top, Math.max(...xs) + 1 - left, Math.max(...ys) + 1 - top];
+}"""
 CONTRAST = """() => {
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
   const rgb = (colour) => {

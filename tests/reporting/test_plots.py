@@ -65,7 +65,7 @@ def test_a_chart_is_valid_and_free_of_style_attributes():
 
 
 def test_verdict_bar_reaches_zero_and_margin():
-    root = drawn(verdict_chart("v", "t", [("a − b", 0.02, 0.005, 0.035)], 0.01))
+    root = drawn(verdict_chart("v", "t", [("a − b", 0.02, 0.005, 0.035)], 0.01, "{:.3f}".format, "points"))
     zone = next(e for e in root.iter("rect") if e.get("class") == "zone")
     zero = next(e for e in root.iter("line") if e.get("class") == "zero")
     middle = float(zone.get("x", "")) + float(zone.get("width", "")) / 2
@@ -76,7 +76,7 @@ def test_verdict_bar_reaches_zero_and_margin():
 
 def test_empty_charts_are_empty():
     assert line_chart("c", Frame("t", "x", "y"), []) == ""
-    assert forest("f", "t", [(Series("a", 0), float("nan"), None, None)]) == ""
+    assert forest("f", "t", [(Series("a", 0), float("nan"), None, None)], str, str) == ""
 
 
 def test_cells_name_their_place():

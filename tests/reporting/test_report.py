@@ -11,8 +11,9 @@ from synthetic import Metric, make_report, photo
 
 from regard.errors import RegardError
 from regard.reporting import render_report, tables, write_report
-from regard.reporting.photos import confusion, confusion_counts, disagreements, mistakes
-from regard.reporting.sentences import percent
+from regard.reporting.confusions import confusion, confusion_counts
+from regard.reporting.photos import disagreements, mistakes
+from regard.reporting.words import percent
 from regard.results import Cost
 
 
@@ -78,7 +79,7 @@ def test_many_photos_keep_every_mistake():
     data = make_report(photos=6000, pixels=None, fractions=(1.0,), seeds=1)
     stored = store_of(render_report(data))
     assert 3000 <= len(stored["photos"]) <= 3400
-    run = data.shown_run(data.models[0])
+    run = data.shown_runs(data.models[0])[0]
     assert (
         sum(said != label for said, label in zip(stored["models"][0]["said"], stored["labels"], strict=True))
         == (~run.test.correct).sum()
@@ -86,14 +87,14 @@ def test_many_photos_keep_every_mistake():
 
 
 def test_confusion_counts_every_photo_once(data):
-    run = data.shown_run(data.models[0])
-    counts = confusion_counts(run.test)
+    run = data.shown_runs(data.models[0])[0]
+    counts = confusion_counts(data.shown[0])
     assert counts.sum() == len(run.test)
     assert np.trace(counts) == run.test.correct.sum()
     matrix = confusion(data, 0)
     assert matrix is not None
     assert [[cell.photos for cell in row] for row in matrix.rows] == counts.tolist()
-    assert matrix.pairs[0].photos == max(counts[i, j] for i in range(10) for j in range(10) if i != j)
+    assert matrix.pairs[0].cell.photos == max(counts[i, j] for i in range(10) for j in range(10) if i != j)
 
 
 def test_galleries_hold_what_they_say(data):
@@ -104,9 +105,9 @@ def test_galleries_hold_what_they_say(data):
     gaps = [sum(right[s][i] for s in right) - sum(wrong[s][i] for s in wrong) for i, *_ in shelf.items]
     assert gaps == sorted(gaps, reverse=True)
     assert min(gaps) > 0
-    surest = [sure for *_, sure in mistakes(data, 0).items]
+    surest = [tile.sure for tile in mistakes(data, 0).items]
     assert surest == sorted(surest, reverse=True)
-    assert all(label != said for _, label, said, _ in mistakes(data, 0).items)
+    assert all(label != said for _, label, said, *_ in mistakes(data, 0).items)
 
 
 def test_single_run_drops_the_comparison():
@@ -121,10 +122,10 @@ def test_single_run_drops_the_comparison():
 def test_an_interval_stands_only_beside_the_figure_it_belongs_to(data):
     measured = data.models[0].metrics["top1"]
     text = f"{percent(measured.low)} to {percent(measured.high)}"
-    bare = replace(data, models=tuple(replace(detail, mean_top1=None) for detail in data.models))
+    bare = replace(data, models=tuple(replace(detail, mean=None) for detail in data.models))
     assert tables.key_figures(bare)[0].cells[0][1].startswith("mean of ")
     one = make_report(models=("resnet18",), methods=("scratch",), seeds=1, fractions=(1.0,), photos=300)
-    one = replace(one, models=(replace(one.models[0], mean_top1=None, metrics={"top1": measured}),))
+    one = replace(one, models=(replace(one.models[0], mean=None, metrics={"top1": measured}),))
     assert tables.key_figures(one)[0].cells[0][1] == text
 
 

@@ -6,7 +6,7 @@ import pytest
 from synthetic import make_report
 
 from regard.reporting import FileTest, answer
-from regard.reporting.sentences import clip, duration, percent, points, probability, short
+from regard.reporting.words import clip, duration, percent, points, probability, short
 
 
 def test_numbers_read_as_people_write_them():

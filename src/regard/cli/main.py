@@ -7,6 +7,7 @@ import importlib
 import inspect
 import json
 import sys
+import traceback
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ VERBS = {
     "evaluate": "Score a trained model on labelled images.",
     "predict": "Classify photos, one row each, whatever state they are in.",
     "embed": "Turn images into feature vectors.",
+    "reproduce": "Do a run once more from its folder, and say whether it comes out the same.",
     "compare": "Answer which model to use on these images, how sure, and at what cost.",
 }
 GLOBAL_FLAGS = ("--json", "--debug")
@@ -35,7 +37,7 @@ Which model should I use on my images, how sure am I, and why.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit code: 0, 1 (`check` found what spoils a result), 2 (a mistake), 130, 143."""
+    """Run one command; return its exit code: 0, 1 (`check` found what spoils a result, `reproduce` another one), 2 (a mistake), 130, 143."""
     words = list(sys.argv[1:] if argv is None else argv)
     as_json, debug = (flag in words for flag in GLOBAL_FLAGS)
     words = [word for word in words if word not in GLOBAL_FLAGS]
@@ -52,14 +54,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RegardError as error:
         if debug:
             raise
-        if as_json:
-            print(json.dumps({"error": str(error)}))
-        else:
-            print(f"regard: {error}", file=sys.stderr)
-        return 2
+        from regard.training.processes import depart, explain
+
+        if line := explain(error):
+            print(json.dumps({"error": line})) if as_json else print(f"regard: {line}", file=sys.stderr)
+        return depart(2)
     except KeyboardInterrupt:
         print("regard: interrupted", file=sys.stderr)
         return 130
+    except (Exception, SystemExit) as error:
+        return leave(error)
+
+
+def leave(error: Exception | SystemExit) -> int:
+    """What is no mistake of the user: a signal is named, an error passed on; of several processes one speaks."""
+    from regard.training.interrupts import Stopped
+    from regard.training.processes import PeerFailed, depart, explain, place
+
+    here = place()
+    line = error.line if isinstance(error, PeerFailed) else explain(error)
+    if isinstance(error, Stopped | PeerFailed):
+        if line and (isinstance(error, PeerFailed) or here.rank == 0):
+            print(f"regard: {line}", file=sys.stderr)
+        return depart(int(error.code or 0))
+    if here.world == 1 or isinstance(error, SystemExit):
+        raise error
+    traceback.print_exception(error)
+    print(f"regard: {line}", file=sys.stderr)
+    return depart(1)
 
 
 def run_verb(verb: str, words: list[str], as_json: bool) -> int:
@@ -73,7 +95,14 @@ def run_verb(verb: str, words: list[str], as_json: bool) -> int:
 
     from regard.cli.progress import Display
     from regard.cli.show import exit_code, show
+    from regard.training.processes import place
 
+    here = place()
+    if here.world > 1 and verb != "train":
+        raise RegardError(f"{verb}: runs in one process; torchrun is for regard train")
+    if here.rank:  # the first process speaks
+        call(**arguments)
+        return 0
     with Display(as_json) as display:
         if "on_event" in inspect.signature(function).parameters:
             arguments["on_event"] = display.on_event

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 PLAIN_EVERY_SECONDS = 10.0
+HEADLINES = {"top1": "top1 {:.1%}", "map": "mAP {:.1%}", "mae": "MAE {:,.4g}"}  # of one class, several labels, numbers
 
 
 class Display:
@@ -24,7 +25,7 @@ class Display:
         self._bar: Any = None
         self._tasks: dict[str, Any] = {}
         self._last_plain = 0.0
-        self._top1: float | None = None
+        self._headline: dict[str, float] = {}  # of the last evaluation
 
     def __enter__(self) -> Display:
         if self.on_terminal:
@@ -60,8 +61,9 @@ class Display:
             self._progress(event, event["done"] >= event["total"])
         elif kind in ("step", "evaluation"):
             # The last step is followed by the evaluation that says what came of it.
-            self._top1 = event.get("val/top1", self._top1)
-            shown = {**event, "title": "training", "done": event["step"], "total": event["steps"], "top1": self._top1}
+            headline = {name: event[f"val/{name}"] for name in HEADLINES if f"val/{name}" in event}
+            self._headline = headline or self._headline
+            shown = {**event, **self._headline, "title": "training", "done": event["step"], "total": event["steps"]}
             self._progress(shown, kind == "evaluation" and event["step"] >= event["steps"])
 
     def _note(self, text: str) -> None:
@@ -83,16 +85,15 @@ class Display:
             self._last_plain = time.monotonic()
             self._note(f"{event['title']}: {event['done']:.0f}/{event['total']:.0f} {numbers}".rstrip())
         if finished:
-            self._top1 = None
+            self._headline = {}
 
 
 def numbers_of(event: dict[str, Any]) -> str:
-    """`loss 0.412  top1 91.4%  310 images/s  2 min left` from the numbers that an event carries."""
+    """`loss 0.412  top1 91.4%  310 images/s  2 min left` from the numbers that an event carries; mAP or MAE alike."""
     shown = []
     if event.get("loss") is not None:
         shown.append(f"loss {event['loss']:.3f}")
-    if event.get("top1") is not None:
-        shown.append(f"top1 {100 * event['top1']:.1f}%")
+    shown += [text.format(event[name]) for name, text in HEADLINES.items() if event.get(name) is not None]
     if event.get("images_per_second"):
         shown.append(f"{event['images_per_second']:.0f} images/s")
     if event.get("seconds_left") is not None:

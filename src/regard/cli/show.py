@@ -21,8 +21,8 @@ def show(verb: str, result: Any, as_json: bool) -> None:
 
 
 def exit_code(verb: str, result: Any) -> int:
-    """1 where `check` found what would spoil a result, else 0."""
-    return int(verb == "check" and result.spoils)
+    """1 where `check` found what would spoil a result, or `reproduce` came to another one; else 0."""
+    return int((verb == "check" and result.spoils) or (verb == "reproduce" and result.outcome == "different"))
 
 
 def plain(value: Any) -> Any:
@@ -50,12 +50,16 @@ def check_lines(report: Any) -> list[str]:
 
 
 def train_lines(run: Any) -> list[str]:
-    """Test and validation accuracy, and where the run lies."""
+    """The headline figure on validation and test images, and where the run lies."""
+    from regard.evaluation.calibration import has_label
+
     result = run.result()
     lines = []
     for name, predictions in (("validation", result.val), ("test", result.test)):
-        if len(predictions):
-            lines.append(f"{name} top1 {100 * predictions.correct.mean():.1f}% of {len(predictions):,} images")
+        images = int(has_label(predictions).sum())
+        if images:
+            figures = headline_words(predictions, result.temperature)
+            lines.append(f"{name} {figures} ({images:,} images)")
     return [
         *lines,
         f"{result.model}, {result.method}, {result.train_images:,} training images, "
@@ -65,12 +69,34 @@ def train_lines(run: Any) -> list[str]:
     ]
 
 
+def headline_words(predictions: Any, temperature: float) -> str:
+    """`top1 91.4%`, `mAP 71.2%`, `MAE 3.21, R² 0.714` or `mean IoU 71.0%, MAE 0.043`: what the labels allow to say."""
+    from regard.evaluation.problems import values
+    from regard.reporting.words import HEADLINE, IOU, decimal
+
+    score, found = HEADLINE[predictions.problem], values(predictions, temperature)
+    words = f"{score.noun} {score.text(found[score.key])}"
+    if IOU.key in found:
+        return f"{IOU.noun} {IOU.text(found[IOU.key])}, {words}"
+    return f"{words}, R² {decimal(found['r2'])}" if "r2" in found else words
+
+
 def evaluate_lines(result: Any) -> list[str]:
     """One line per metric, with its interval where it has one."""
+    from regard.reporting.words import decimal, interval, number
+
     lines = [f"{result.images:,} images ({result.source})"]
     for name, metric in result.metrics.items():
-        interval = "" if metric.low is None else f"  ({metric.low:.3f} to {metric.high:.3f})"
-        lines.append(f"{name:<20} {metric.value:.3f}{interval}")
+        text = number if name in ("mae", "rmse") else decimal  # in the units of the labels
+        bounds = interval(metric.low, metric.high, text)
+        lines.append(f"{name:<20} {text(metric.value)}{f'  ({bounds})' if bounds else ''}")
+    for column, rows in result.slices.items():
+        lines += ["", f"by {column}:"]
+        for row in rows:
+            text = number if result.problem == "regression" else decimal
+            bounds = interval(row.headline.low, row.headline.high, text)
+            figure = f"{text(row.headline.value)}{f'  ({bounds})' if bounds else ''}"
+            lines.append(f"{row.value or '(empty)':<20} {figure}, {row.images:,} images")
     return lines
 
 
@@ -88,13 +114,26 @@ def compare_lines(result: Any) -> list[str]:
     """The answer in one sentence, the table of candidates, and where the report lies."""
     if not hasattr(result, "sentence"):
         return [str(result)]
+    from regard.reporting.words import HEADLINE, plural
+
+    scores = {score.key: score for score in HEADLINE.values()}
     width = max(len(row.name) for row in result.rows)
+    rows = []
+    for row in result.rows:
+        score = scores[row.metric]
+        beside = f"{plural(row.runs, 'run')}, reference, not tested" if row.reference else plural(row.runs, "run")
+        rows.append(f"{row.name:<{width}}  {score.noun} {score.text(row.test):>6}  ({beside})")
+    return [result.sentence, "", *rows, "", f"report: {result.report}"]
+
+
+def reproduce_lines(result: Any) -> list[str]:
+    """The outcome, by which rule, and what differs."""
+    weights = "weights equal" if result.equal_weights else "weights differ"
     return [
-        result.sentence,
-        "",
-        *(f"{row.name:<{width}}  top1 {100 * row.top1:5.1f}%  ({row.seeds} seeds)" for row in result.rows),
-        "",
-        f"report: {result.report}",
+        f"{result.outcome}: test {result.metric} {result.before:.4f} then, {result.after:.4f} now; {weights}",
+        result.rule,
+        *result.differences,
+        f"run folder: {result.out}",
     ]
 
 
@@ -105,4 +144,5 @@ LINES: dict[str, Callable[[Any], list[str]]] = {
     "predict": predict_lines,
     "embed": embed_lines,
     "compare": compare_lines,
+    "reproduce": reproduce_lines,
 }

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from regard.comparison.classical import FEATURES, Reference
 from regard.comparison.compare import Key, Task
 from regard.comparison.plan import Plan
 from regard.data.splits import take_fraction
@@ -18,6 +19,7 @@ from regard.inference.loaded import LoadedModel
 from regard.inference.precision import Precision, autocast
 from regard.models.counting import count_parameters
 from regard.training.recipe import Recipe
+from regard.training.trials import SHARE
 from regard.weights.catalogue import find_checkpoint
 from regard.weights.download import cached
 
@@ -43,20 +45,32 @@ class Speeds:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What to expect: runs, minutes on this machine, memory and disk in MB, and files to download."""
+    """What to expect: runs, minutes on this machine, memory and disk in MB, and files to download.
+
+    The minutes include those of the reference without a network and of the learning-rate trials.
+    """
 
     runs: int
     minutes: float
+    reference_minutes: float
+    trial_minutes: float
     memory_mb: float
     disk_mb: float
     downloads: tuple[str, ...]
 
     def __str__(self) -> str:
-        minutes = f"{self.minutes:.0f} min" if self.minutes >= 1 else "under a minute"
+        parts = [f"{_minutes(self.reference_minutes)} for the reference without a network"]
+        if self.trial_minutes:
+            parts.append(f"{_minutes(self.trial_minutes)} for learning-rate trials")
         return (
-            f"{self.runs} runs, about {minutes}, {self.memory_mb:,.0f} MB of memory, {self.disk_mb:,.0f} MB of disk; "
+            f"{self.runs} runs, about {_minutes(self.minutes)} (of them {', '.join(parts)}), "
+            f"{self.memory_mb:,.0f} MB of memory, {self.disk_mb:,.0f} MB of disk; "
             f"downloads: {'; '.join(self.downloads) or 'none'}"
         )
+
+
+def _minutes(minutes: float) -> str:
+    return f"{minutes:.0f} min" if minutes >= 1 else "under a minute"
 
 
 def measure(chosen: Mapping[Key, Recipe], untrained: Mapping[str, LoadedModel]) -> Speeds:
@@ -72,24 +86,38 @@ def measure(chosen: Mapping[Key, Recipe], untrained: Mapping[str, LoadedModel]) 
 
 
 def estimate(plan: Plan, task: Task, chosen: Mapping[Key, Recipe], speeds: Speeds) -> Estimate:
-    """Add up the plan at the measured speed. Decoding is not in it: it overlaps with the steps."""
-    split = task.split(0)
-    seconds = memory = disk = 0.0
+    """Add up the plan at the measured speed. Decoding for the models is not in it: it overlaps with the steps."""
+    split = task.split(0, 0 if plan.folds else None)
+    repeats = plan.seeds * max(1, plan.folds)
+    train = {
+        fraction: len(take_fraction(task.images, split.train, fraction, 0)) for fraction in sorted(set(plan.fractions))
+    }
+    seconds = trials = memory = disk = 0.0
     for key, recipe in chosen.items():
         per_image = speeds.seconds[key]["bf16" if recipe.precision == "bf16" else "fp32"]
         parameters = speeds.parameters[key]
-        runs = plan.seeds * len(set(plan.fractions))
         memory = max(memory, BASE_MEMORY_MB + 16e-6 * parameters)
-        disk += 4e-6 * parameters * runs * (1 if key[1] == "head" else STATE_COPIES)
-        if key[1] == "head" and recipe.head == "linear":
+        disk += 4e-6 * parameters * repeats * len(train) * (1 if key[1] == "head" else STATE_COPIES)
+        if recipe.solved:
             seconds += per_image * recipe.views * len(task.images)  # features are computed once for all runs
             continue
         evaluating = 0.4 * per_image * recipe.evaluations * len(split.val)
-        for fraction in set(plan.fractions):
-            train = len(take_fraction(task.images, split.train, fraction, 0))
-            drawn = recipe.images_seen or (recipe.epochs or 0) * train
-            seconds += plan.seeds * (60 * recipe.minutes if recipe.minutes else per_image * drawn + evaluating)
-    return Estimate(len(plan.conditions()), seconds / 60, memory, disk, downloads(chosen))
+        for fraction, rows in train.items():
+            drawn = recipe.images_seen or (recipe.epochs or 0) * rows
+            once = 60 * recipe.minutes if recipe.minutes else per_image * drawn + evaluating
+            seconds += repeats * once
+            if fraction == max(train):
+                trials += plan.trials * SHARE * once
+    reference = Reference(task.images).seconds(repeats * list(train.values()))
+    return Estimate(
+        runs=len(plan.conditions()),
+        minutes=(seconds + trials + reference) / 60,
+        reference_minutes=reference / 60,
+        trial_minutes=trials / 60,
+        memory_mb=memory + 4e-6 * FEATURES * len(task.images),
+        disk_mb=disk,
+        downloads=downloads(chosen),
+    )
 
 
 def downloads(chosen: Mapping[Key, Recipe]) -> tuple[str, ...]:

@@ -10,25 +10,30 @@ from typing import Any, Literal
 import yaml
 
 from regard.errors import RegardError
+from regard.results import ProblemChoice
 from regard.runs.atomic import write_atomic
-
-Method = Literal["head", "finetune", "scratch"]
+from regard.training.recipe import Method
 
 
 @dataclass(frozen=True)
 class Condition:
-    """One run of a comparison: a model, how it is fitted, a seed, and the share of the training images it sees."""
+    """One run of a comparison: a model, how it is fitted, a seed, and the share of the training images it sees.
+
+    method "classical": the reference row, without a network. fold: which of the folds is the test, None without folds;
+    the seed then numbers the repeat.
+    """
 
     model: str
-    method: Method
+    method: Method | Literal["classical"]
     seed: int
     fraction: float
+    fold: int | None = None
 
     @property
     def folder(self) -> str:
         """The name of its run folder."""
-        model = self.model.replace("/", "_").replace(":", "_")
-        return f"{model}-{self.method}-{self.fraction:g}-seed{self.seed}"
+        fold = "" if self.fold is None else f"-fold{self.fold}"
+        return f"{folder_name(self.model)}-{self.method}-{self.fraction:g}-seed{self.seed}{fold}"
 
     @property
     def candidate(self) -> str:
@@ -53,6 +58,13 @@ class Plan:
     deterministic: bool
     force: bool
     overrides: dict[str, Any]  # recipe fields given by the user, equal for all models
+    reference: str = "hog_svm"  # the row without a network, trained beside every model
+    target: tuple[str, ...] = ()
+    problem: ProblemChoice = "auto"
+    group: str | None = None
+    slices: tuple[str, ...] = ()
+    folds: int = 0  # 0: one test split; else every image is a test image once, and seeds number the repeats
+    trials: int = 0  # learning rates that every model tries before its runs
 
     def __post_init__(self) -> None:
         if len(set(self.models)) != len(self.models) or not self.models:
@@ -63,18 +75,31 @@ class Plan:
             )
         if self.seeds < 1:
             raise RegardError(f"--seeds {self.seeds}: at least 1 (3 or more for a verdict)")
+        if self.folds < 0 or self.folds == 1:
+            raise RegardError(f"--folds {self.folds}: two or more, or 0 for one test split")
+        if self.trials < 0:
+            raise RegardError(f"--trials {self.trials}: 0 or more")
+        if self.folds and self.trials:
+            raise RegardError(
+                f"--trials {self.trials} with --folds {self.folds}: a rate that is chosen on one fold would have seen "
+                "test images of the others; leave one of the two out"
+            )
         for fraction in self.fractions:
             if not 0 < fraction <= 1:
                 raise RegardError(f"--fractions {fraction:g}: a share of the training images, above 0 and at most 1")
 
     def conditions(self) -> tuple[Condition, ...]:
-        """Every run, full fraction first within a seed: an interrupted comparison holds whole seeds."""
+        """Every run, full fraction first within a seed: an interrupted comparison holds whole seeds (or repeats)."""
+        rows: list[tuple[str, Method | Literal["classical"]]] = [
+            (model, method) for method in self.methods for model in self.models
+        ]
+        rows.append((self.reference, "classical"))
         return tuple(
-            Condition(model, method, seed, fraction)
+            Condition(model, method, seed, fraction, fold)
             for seed in range(self.seeds)
             for fraction in sorted(set(self.fractions), reverse=True)
-            for method in self.methods
-            for model in self.models
+            for fold in (range(self.folds) if self.folds else (None,))
+            for model, method in rows
         )
 
     def save(self, folder: Path, precision: str) -> None:
@@ -97,6 +122,11 @@ class Plan:
             raise RegardError(
                 f"{folder}: --resume needs the arguments it began with ({differences}); use another --out"
             )
+
+
+def folder_name(model: str) -> str:
+    """A model's name as part of a folder's."""
+    return model.replace("/", "_").replace(":", "_")
 
 
 def as_plain(value: Any) -> Any:

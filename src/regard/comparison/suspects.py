@@ -22,12 +22,17 @@ MOST = 40
 
 
 def suspects(
-    ids: Sequence[str], features: np.ndarray, labels: np.ndarray, classes: Sequence[str], seed: int = 0
+    ids: Sequence[str],
+    features: np.ndarray,
+    labels: np.ndarray,
+    classes: Sequence[str],
+    seed: int = 0,
+    most: int | None = MOST,
 ) -> tuple[Suspect, ...]:
     """Photos that a head trained on the other photos confidently calls something else, most confident first.
 
     features: (N, D) of a backbone that was not trained on these labels, or the dispute is never heard; labels: (N,).
-    Classes with fewer photos than folds are left out: nothing out of fold can be said of them.
+    Classes with fewer photos than folds are left out: nothing out of fold can be said of them. most: of them all.
     """
     known = np.isin(labels, [label for label in np.unique(labels) if (labels == label).sum() >= FOLDS])
     rows = np.flatnonzero(known).tolist()
@@ -41,7 +46,7 @@ def suspects(
     # Sure of a class is who is as sure as the head is, on average, of the photos that carry its label.
     sure = np.array([probabilities[labels[rows] == column, place].mean() for place, column in enumerate(columns)])
     disputed = np.flatnonzero((answers != labels[rows]) & (confidence >= sure[probabilities.argmax(axis=1)]))
-    order = disputed[np.argsort(-confidence[disputed], kind="stable")][:MOST]
+    order = disputed[np.argsort(-confidence[disputed], kind="stable")][:most]
     return tuple(
         Suspect(
             ids[int(rows[row])],
@@ -57,8 +62,10 @@ def disputed(images: ImageSet, split: Split, run: RunResult) -> tuple[Suspect, .
     """Likely mislabelled photos, read with the features of one run.
 
     A frozen backbone has seen no label, so every photo can be disputed; one that was trained has learnt its training
-    labels by heart, so only the photos that it did not train on are.
+    labels by heart, so only the photos that it did not train on are. Labels that are no classes are not disputed.
     """
+    if images.problem != "single_label":
+        return ()
     loaded = load_model(run.folder)
     rows = np.arange(len(images)) if run.method == "head" else np.sort(np.concatenate([split.val, split.test]))
     features = extract_features(loaded, images, rows, views=(0,))[0]

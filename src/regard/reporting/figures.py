@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from regard.reporting.photos import Confusion
+from regard.reporting.confusions import Confusion
 from regard.reporting.plots import (
     Frame,
     Point,
@@ -23,18 +22,8 @@ from regard.reporting.plots import (
     verdict_chart,
 )
 from regard.reporting.records import ModelDetail, ReportData
-from regard.reporting.sentences import (
-    clip,
-    count,
-    decimal,
-    leader_first,
-    mean_top1,
-    percent,
-    percent_tick,
-    short,
-    top1,
-    top1_estimate,
-)
+from regard.reporting.sentences import headline, headline_estimate, leader_first
+from regard.reporting.words import GAPS, Score, clip, count, decimal_2, known, percent, percent_tick, short
 from regard.results import RunResult
 
 
@@ -57,28 +46,32 @@ def styles(data: ReportData) -> dict[str, tuple[int, int]]:
     return {d.name: (models.index(d.model), methods.index(d.method)) for d in data.models}
 
 
-def top1_figure(data: ReportData) -> Figure | None:
-    """Every model's mean top1 with its interval and its seeds."""
+def tick_of(score: Score) -> Callable[[float | None], str]:
+    """How a metric is printed on an axis."""
+    return percent_tick if score.text is percent else short
+
+
+def headline_figure(data: ReportData) -> Figure | None:
+    """Every model's mean headline metric with its interval and its runs."""
+    score = headline(data)
     rows = []
     for detail in data.models:
-        runs = data.full_runs(detail)
-        measured = top1_estimate(data, detail)
-        bounds = (measured.low, measured.high) if measured else (None, None)
-        value, seeds = mean_top1(runs), [top1(run) for run in runs]
-        if value is not None:
-            dots = tuple((seed, 0.0) for seed in seeds) if len(seeds) > 1 else ()
+        value, runs = data.mean_score(detail), [data.score(run) for run in data.full_runs(detail)]
+        measured = headline_estimate(data, detail)
+        low, high = (measured.low, measured.high) if measured else (None, None)
+        if known(value):
+            dots = tuple((one, 0.0) for one in runs) if len(runs) > 1 else ()
             one = Series(clip(detail.name, 42), *styles(data)[detail.name], dots=dots)
-            rows.append((one, value, _finite(bounds[0]), _finite(bounds[1])))
+            rows.append((one, value, low if known(low) else None, high if known(high) else None))
     if len(rows) < 2:
         return None
     bars = "Line: its interval." if any(low is not None for _, _, low, _ in rows) else ""
-    dots = "Large: mean over seeds. Small: single seeds." if any(one.dots for one, *_ in rows) else ""
-    svg = forest("top1", "Top1 on the test photos", rows)
-    return Figure("Top1 on the test photos", svg, note=" ".join(filter(None, (dots, bars))))
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+    single = "folds" if data.folds else "seeds"
+    dots = f"Large: mean over {single}. Small: single {single}." if any(one.dots for one, *_ in rows) else ""
+    title = f"{score.title} on the test photos"
+    svg = forest(score.key, title, rows, score.text, tick_of(score))
+    less = "Lower is better." if score.less_is_better else ""
+    return Figure(title, svg, note=" ".join(filter(None, (dots, bars, less))))
 
 
 def verdict_figure(data: ReportData) -> Figure | None:
@@ -87,18 +80,22 @@ def verdict_figure(data: ReportData) -> Figure | None:
         return None
     led = [leader_first(verdict) for verdict in data.verdicts]
     rows = [(f"{clip(v.a, 26)} − {clip(v.b, 26)}", v.difference, v.low, v.high) for v in led]
-    title = "Difference in top1 with its interval"
-    return Figure(title, verdict_chart("verdict-chart", title, rows, led[0].margin))
+    gap = GAPS[led[0].metric]
+    title = f"Difference in {gap.of} with its interval"
+    svg = verdict_chart("verdict-chart", title, rows, led[0].margin, lambda value: gap.text(value, True), gap.axis)
+    note = "To the right: smaller errors of the first." if led[0].metric == "scaled_mae" else ""
+    return Figure(title, svg, note=note)
 
 
 def data_curves(data: ReportData) -> Figure | None:
-    """Test accuracy against training images: mean as line, lowest to highest seed as band, seeds as dots."""
+    """The headline metric against training images: mean as line, lowest to highest run as band, runs as dots."""
+    score = headline(data)
     series, rows = [], []
     for detail in data.models:
         groups: dict[int, list[float]] = defaultdict(list)
         sizes = _images_at_fraction(data.runs_of(detail))
         for run in sorted(data.runs_of(detail), key=lambda run: run.seed):
-            groups[sizes[run.fraction]].append(top1(run))
+            groups[sizes[run.fraction]].append(data.score(run))
         at = sorted(groups)
         colour, dash = styles(data)[detail.name]
         series.append(
@@ -115,21 +112,23 @@ def data_curves(data: ReportData) -> Figure | None:
             (
                 detail.name,
                 count(x),
-                percent(float(np.mean(groups[x]))),
-                ", ".join(percent(y) for y in groups[x]),
+                score.text(float(np.mean(groups[x]))),
+                ", ".join(score.text(y) for y in groups[x]),
             )
             for x in at
         ]
     ticks = sorted({x for one in series for x, _ in one.points})
     if len(ticks) < 2:
         return None
-    frame = Frame("Accuracy against training images", "training images", "top1, test", True, tuple(ticks), count)
+    title = f"{score.title} against training images"
+    frame = Frame(title, "training images", f"{score.noun}, test", True, tuple(ticks), count, tick_of(score))
+    runs = "fold" if data.folds else "seed"
     return Figure(
         frame.title,
         line_chart("data-curves", frame, series),
         legend(series),
-        "Line: mean over seeds. Band: lowest to highest seed. Dots: single seeds.",
-        ("model", "training images", "mean top1", "each seed"),
+        f"Line: mean over {runs}s. Band: lowest to highest {runs}. Dots: single {runs}s.",
+        ("model", "training images", f"mean {score.noun}", f"each {runs}"),
         tuple(rows),
     )
 
@@ -142,62 +141,66 @@ def _images_at_fraction(runs: Iterable[RunResult]) -> dict[float, int]:
     return {fraction: int(np.median(images)) for fraction, images in sizes.items()}
 
 
-def _progress(run: RunResult) -> list[Point]:
-    """(FLOPs spent, validation top1) along one run; its end alone where it has no curve."""
-    flops = run.cost.train_flops
+def _progress(data: ReportData, run: RunResult) -> list[Point]:
+    """(FLOPs spent, headline metric on validation) along one run; its end alone where it has no curve."""
+    flops, key = run.cost.train_flops, f"val/{headline(data).key}"
     if not flops:
         return []
-    rows = [(row["images"], row["val/top1"]) for row in run.curve if "images" in row and "val/top1" in row]
+    rows = [(row["images"], row[key]) for row in run.curve if row.get("images", 0) > 0 and known(row.get(key))]
     if rows and run.images_seen:
-        return [(flops * images / run.images_seen, value) for images, value in rows if images > 0]
-    return [(flops, float(run.val.correct.mean()))] if len(run.val) else []
+        return [(flops * images / run.images_seen, value) for images, value in rows]
+    return [(flops, data.validation_score(run))] if known(data.validation_score(run)) else []
 
 
 def compute_figure(data: ReportData) -> Figure | None:
-    """Validation accuracy against training compute, and each model's compute to reach the same accuracy."""
-    progress = {detail.name: [_progress(run) for run in data.full_runs(detail)] for detail in data.models}
+    """Validation figures against training compute, and each model's compute to reach the same figure."""
+    score = headline(data)
+    progress = {detail.name: [_progress(data, run) for run in data.full_runs(detail)] for detail in data.models}
     progress = {name: curves for name, curves in progress.items() if curves and all(curves)}
     if not progress:
         return None
     series = []
     for name, curves in progress.items():
-        steps = list(zip(*curves, strict=False))  # evaluations that every seed reached
+        steps = list(zip(*curves, strict=False))  # evaluations that every run reached
         mean = tuple((float(np.mean([x for x, _ in at])), float(np.mean([y for _, y in at]))) for at in steps)
         band = tuple((mean[i][0], min(y for _, y in at), max(y for _, y in at)) for i, at in enumerate(steps))
         series.append(Series(clip(name, 60), *styles(data)[name], points=mean, band=band, markers=len(mean) < 12))
-    target = min(max(y for _, y in one.points) for one in series)
+    best, worst = (min, max) if score.less_is_better else (max, min)
+    target = worst(best(y for _, y in one.points) for one in series)
     rows = []
     for name, one in zip(progress, series, strict=True):
-        reached = next((x for x, y in one.points if y >= target), None)
+        reached = next((x for x, y in one.points if not score.better(target, y)), None)
         rows.append((name, short(one.points[-1][0], "FLOPs"), short(reached, "FLOPs")))
-    frame = Frame("Accuracy against training compute", "training FLOPs", "top1, validation", x_log=True)
+    title = f"{score.title} against training compute"
+    frame = Frame(title, "training FLOPs", f"{score.noun}, validation", x_log=True, y_text=tick_of(score))
     return Figure(
         frame.title,
         line_chart("compute", frame, series),
         legend(series),
         "Compute of training on the full set alone; pre-training is not counted.",
-        ("model", "spent", f"until {percent(target)} validation top1"),
+        ("model", "spent", f"until {score.text(target)} {score.title} on validation"),
         tuple(rows),
     )
 
 
 def learning_figures(data: ReportData) -> tuple[tuple[str, tuple[Figure, ...]], ...]:
-    """Per model: loss and top1 against images seen, training solid and validation dashed, a line per seed."""
+    """Per model: loss and headline against images seen, training solid and validation dashed, a line per run."""
+    score = headline(data)
     kinds = (
-        ("loss", "Loss", ("loss", "val/loss"), decimal_2),
-        ("top1", "Top1", ("train/top1", "val/top1"), percent_tick),
+        ("loss", "Loss", "loss", ("loss", "val/loss"), decimal_2),
+        (score.key, score.title, score.noun, (f"train/{score.key}", f"val/{score.key}"), tick_of(score)),
     )
-    ranges = {kind: _common_range(data, keys) for kind, _, keys, _ in kinds}
+    ranges = {kind: _common_range(data, keys) for kind, _, _, keys, _ in kinds}
     most = max((row["images"] for run in data.runs for row in run.curve if "images" in row), default=0)
     blocks = []
     for index, detail in enumerate(data.models):
         figures = []
-        for kind, title, keys, text in kinds:
+        for kind, title, noun, keys, text in kinds:
             series = _curve_series(data, detail, keys)
             limits = ranges[kind]
             if series and limits and most:
-                frame = Frame(f"{title}, {clip(detail.name, 60)}", "images seen", title.lower(), x_text=short,
-                              y_text=text, x_range=(0.0, float(most)), y_range=limits)  # fmt: skip
+                frame = Frame(f"{title}, {clip(detail.name, 60)}", "images seen", noun, x_text=short, y_text=text,
+                              x_range=(0.0, float(most)), y_range=limits)  # fmt: skip
                 first_of_kind = tuple({one.dash: one for one in series}.values())
                 svg = line_chart(f"learning-{index}-{kind}", frame, series)
                 figures.append(Figure("", svg, legend(first_of_kind)))
@@ -206,19 +209,16 @@ def learning_figures(data: ReportData) -> tuple[tuple[str, tuple[Figure, ...]], 
     return tuple(blocks)
 
 
-def decimal_2(value: float | None) -> str:
-    """0.2471 -> '0.25'."""
-    return decimal(value, 2)
-
-
 def _curve_series(data: ReportData, detail: ModelDetail, keys: Sequence[str]) -> list[Series]:
     colour, _ = styles(data)[detail.name]
     series = []
     for dash, key in enumerate(keys):
         name = "validation" if key.startswith("val/") else "training"
         for run in data.full_runs(detail):
-            rows = [(float(row["images"]), float(row[key])) for row in run.curve if "images" in row and key in row]
-            rows = _thinned([point for point in rows if math.isfinite(point[1])])
+            rows = [
+                (float(row["images"]), float(row[key])) for row in run.curve if "images" in row and known(row.get(key))
+            ]
+            rows = _thinned(rows)
             if len(rows) > 1:
                 series.append(Series(name, colour, dash, points=tuple(rows), markers=False))
     return series
@@ -238,15 +238,21 @@ def _common_range(data: ReportData, keys: Sequence[str]) -> Point | None:
 
 
 def reliability_figure(data: ReportData) -> Figure | None:
-    """How often photos of a claimed confidence were right; the diagonal is perfect calibration."""
+    """How often answers of a claimed confidence were right; the diagonal is perfect calibration."""
+    several = data.problem == "multi_label"
+    x_label, y_label = ("probability of a label", "label is there") if several else ("confidence", "right")
+    note = (
+        "Every label of every photo counts. Above the diagonal: more often there than it claims; below: less often. "
+        if several
+        else "After the temperature. Above the diagonal: better than it claims; below: over-confident. "
+    )
     return _unit_figure(
         data,
         "reliability",
-        Frame("Reliability", "confidence", "right", x_text=percent_tick,
+        Frame("Reliability", x_label, y_label, x_text=percent_tick,
               x_range=(0.0, 1.0), y_range=(0.0, 1.0), diagonal=True),
         lambda detail: tuple((one.confidence, one.accuracy) for one in detail.reliability if one.photos),
-        "After the temperature. Above the diagonal: better than it claims; below: over-confident. "
-        "Points hold equally many photos.",
+        f"{note}{'Ten bins of equal width.' if several else 'Points hold equally many photos.'}",
     )  # fmt: skip
 
 
@@ -280,11 +286,10 @@ def _unit_figure(
 
 
 def confusion_drawing(matrix: Confusion) -> Markup:
-    """A matrix of too many classes for numbers: every cell that holds photos as a square that opens them."""
-    cells = [cell for row in matrix.rows for cell in row if cell.photos]
+    """A matrix of too many classes for numbers: the cells that hold photos as squares that open them."""
     return cell_chart(
         f"confusion-{matrix.model}",
         f"Confusions of {clip(matrix.name, 60)}",
-        len(matrix.classes),
-        [(cell.row, cell.column, cell.photos, cell.heat, matrix.model) for cell in cells],
+        len(matrix.rows_named),
+        [(cell.row, cell.column, cell.photos, cell.heat, matrix.model) for cell in matrix.cells],
     )

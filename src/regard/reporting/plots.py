@@ -13,11 +13,14 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup, escape
 
-from regard.reporting.sentences import percent, percent_tick, points, short
+from regard.reporting.words import percent_tick, short
 
 WIDTH, HEIGHT = 460, 290
 LEFT, RIGHT, TOP, BOTTOM = 44, 18, 30, 44
 COLOURS, DASHES = 6, 3
+SCATTER_WIDTH = 320
+SCATTER_HEIGHT = TOP + (SCATTER_WIDTH - LEFT - RIGHT) + BOTTOM  # so that the field is a square
+MOST_DOTS = 1500
 
 Point = tuple[float, float]
 
@@ -71,6 +74,8 @@ class Frame:
     x_range: tuple[float, float] | None = None
     y_range: tuple[float, float] | None = None
     diagonal: bool = False
+    level: float | None = None  # a dotted horizontal line
+    marks: tuple[tuple[float, str], ...] = ()  # vertical lines with their names
 
 
 def tag(name: str, *children: object, **attributes: object) -> Markup:
@@ -137,8 +142,15 @@ def line_chart(chart_id: str, frame: Frame, series: Sequence[Series]) -> Markup:
     if frame.diagonal:
         low, high = max(x.low, y.low), min(x.high, y.high)
         body.append(tag("path", d=_path([(x(low), y(low)), (x(high), y(high))]), class_="ideal"))
+    if frame.level is not None:
+        body.append(tag("path", d=_path([(LEFT, y(frame.level)), (WIDTH - RIGHT, y(frame.level))]), class_="ideal"))
     body += [_band(one, x, y) for one in drawn if len(one.band) > 1]
     body += [_line(one, x, y) for one in drawn]
+    for at, name in frame.marks:
+        body.append(tag("line", x1=x(at), x2=x(at), y1=TOP, y2=HEIGHT - BOTTOM, class_="zero"))
+        side, step = ("end", -6) if x(at) > WIDTH / 2 else ("", 6)
+        if name:
+            body.append(tag("text", name, x=x(at) + step, y=TOP + 10, class_=f"row {side}".rstrip()))
     description = f"{frame.y_label} against {frame.x_label}: {', '.join(one.name for one in drawn)}"
     return _svg(chart_id, frame.title, description, HEIGHT, body)
 
@@ -155,18 +167,18 @@ def _axes(frame: Frame, series: Sequence[Series]) -> tuple[Axis, Axis]:
     )
 
 
-def _grid(frame: Frame, x: Axis, y: Axis) -> Markup:
+def _grid(frame: Frame, x: Axis, y: Axis, width: int = WIDTH, height: int = HEIGHT) -> Markup:
     ticks = frame.x_ticks or (log_ticks(x.low, x.high) if frame.x_log else nice_ticks(x.low, x.high))
     parts = []
-    for value in nice_ticks(y.low, y.high, 5):
-        parts.append(tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y(value), y2=y(value), class_="grid"))
+    for value in nice_ticks(y.low, y.high, 5 if height == HEIGHT else 6):
+        parts.append(tag("line", x1=LEFT, x2=width - RIGHT, y1=y(value), y2=y(value), class_="grid"))
         parts.append(tag("text", frame.y_text(value), x=LEFT - 6, y=y(value) + 4, class_="tick end"))
-    parts.append(tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=HEIGHT - BOTTOM, y2=HEIGHT - BOTTOM, class_="axis"))
+    parts.append(tag("line", x1=LEFT, x2=width - RIGHT, y1=height - BOTTOM, y2=height - BOTTOM, class_="axis"))
     for value in _apart(ticks, x, 44):
-        parts.append(tag("line", x1=x(value), x2=x(value), y1=HEIGHT - BOTTOM, y2=HEIGHT - BOTTOM + 4, class_="axis"))
-        parts.append(tag("text", frame.x_text(value), x=x(value), y=HEIGHT - BOTTOM + 17, class_="tick middle"))
+        parts.append(tag("line", x1=x(value), x2=x(value), y1=height - BOTTOM, y2=height - BOTTOM + 4, class_="axis"))
+        parts.append(tag("text", frame.x_text(value), x=x(value), y=height - BOTTOM + 17, class_="tick middle"))
     parts.append(tag("text", frame.y_label, x=0, y=13, class_="label"))
-    parts.append(tag("text", frame.x_label, x=WIDTH - RIGHT, y=HEIGHT - 8, class_="label end"))
+    parts.append(tag("text", frame.x_label, x=width - RIGHT, y=height - 8, class_="label end"))
     return Markup("").join(parts)
 
 
@@ -235,6 +247,8 @@ def forest(
     chart_id: str,
     title: str,
     rows: Sequence[tuple[Series, float, float | None, float | None]],
+    text: Callable[[float], str],
+    tick: Callable[[float], str],
 ) -> Markup:
     """One row per model: (name, style and dots; value; low; high), the interval as a bar on a common axis."""
     rows = [row for row in rows if math.isfinite(row[1])]
@@ -243,7 +257,7 @@ def forest(
     values = [v for one, *known in rows for v in (*known, *(dot for dot, _ in one.dots)) if v is not None]
     height = 34 + 44 * len(rows)
     x = Axis(*span(values, 0.12), 14, WIDTH - 14)
-    body = [_ruler(x, percent_tick, 4, height - 26, "", height)]
+    body = [_ruler(x, tick, 4, height - 26, "", height)]
     for at, (one, value, low, high) in zip(itertools.count(18, 44), rows, strict=False):
         body.append(tag("text", one.name, x=0, y=at, class_="row"))
         parts = []
@@ -252,16 +266,23 @@ def forest(
         parts += [tag("circle", cx=x(dot), cy=at + 14, r=2.2, class_="dot") for dot, _ in one.dots]
         parts.append(marker(one, x(value), at + 14.0))
         body.append(tag("g", *parts, class_=f"s{one.colour % COLOURS}"))
-        body.append(tag("text", percent(value), x=WIDTH, y=at, class_="row end strong"))
+        body.append(tag("text", text(value), x=WIDTH, y=at, class_="row end strong"))
     return _svg(chart_id, title, title, height, body)
 
 
-def verdict_chart(chart_id: str, title: str, rows: Sequence[tuple[str, float, float, float]], margin: float) -> Markup:
-    """Differences (label, value, low, high as fractions) against 0 and the +-margin of equivalence."""
+def verdict_chart(
+    chart_id: str,
+    title: str,
+    rows: Sequence[tuple[str, float, float, float]],
+    margin: float,
+    text: Callable[[float], str],
+    unit: str,
+) -> Markup:
+    """Differences (label, value, low, high) against 0 and the +-margin of equivalence."""
     values = [value for row in rows for value in row[1:]] + [0.0, margin, -margin]
     height = 40 + 44 * len(rows)
     x = Axis(*span(values, 0.08), 14, WIDTH - 14)
-    body = [_ruler(x, lambda v: points(v, True), 4, height - 30, "points top1", height)]
+    body = [_ruler(x, text, 4, height - 30, unit, height)]
     for at, (label, value, low, high) in zip(itertools.count(20, 44), rows, strict=False):
         body.append(tag("text", label, x=0, y=at, class_="row"))
         body.append(tag("rect", x=x(-margin), y=at + 6, width=x(margin) - x(-margin), height=18, class_="zone"))
@@ -285,6 +306,43 @@ def cell_chart(chart_id: str, title: str, size: int, cells: Sequence[tuple[int, 
     return _svg(chart_id, title, title, WIDTH, [tag("g", *body, class_="cells")])
 
 
+def scatter_chart(chart_id: str, frame: Frame, dots: Sequence[Point], style: Series, model: int, column: int) -> Markup:
+    """One dot per photo, or squares by number of photos where there are many; the field opens the photos nearby.
+
+    Both axes are linear and have the same range; the diagonal is a perfect answer.
+    """
+    low, high = frame.x_range or span([value for dot in dots for value in dot])
+    x, y = Axis(low, high, LEFT, SCATTER_WIDTH - RIGHT), Axis(low, high, SCATTER_HEIGHT - BOTTOM, TOP)
+    body = [
+        _grid(frame, x, y, SCATTER_WIDTH, SCATTER_HEIGHT),
+        tag("path", d=_path([(x(low), y(low)), (x(high), y(high))]), class_="ideal"),
+    ]
+    pixels = [(x(a), y(b)) for a, b in dots]
+    if len(dots) <= MOST_DOTS:
+        body.append(tag("path", d="".join(f"M{a:.1f},{b:.1f}h0" for a, b in pixels), class_=f"cloud {style.style}"))
+    else:
+        body += _squares(pixels, style)
+    field = tag(
+        "rect", x=LEFT, y=TOP, width=SCATTER_WIDTH - RIGHT - LEFT, height=SCATTER_WIDTH - RIGHT - LEFT, class_="field",
+        data_field=model, data_at=column, data_low=f"{low:.6g}", data_high=f"{high:.6g}",
+    )  # fmt: skip
+    description = f"{frame.y_label} against {frame.x_label} of {len(dots):,} photos"
+    return _svg(chart_id, frame.title, description, SCATTER_HEIGHT, [*body, field], SCATTER_WIDTH)
+
+
+def _squares(pixels: Sequence[Point], style: Series) -> list[Markup]:
+    """Squares of 8 pixels in eight steps of opacity, by the number of dots in each (logarithmic)."""
+    counts: dict[tuple[int, int], int] = {}
+    for a, b in pixels:
+        counts[int(a // 8), int(b // 8)] = counts.get((int(a // 8), int(b // 8)), 0) + 1
+    top = math.log1p(max(counts.values()))
+    steps: dict[int, str] = {}
+    for (a, b), held in counts.items():
+        step = max(1, math.ceil(8 * math.log1p(held) / top))
+        steps[step] = steps.get(step, "") + f"M{8 * a},{8 * b}h7v7h-7z"
+    return [tag("path", d=path, class_=f"squares h{step} {style.style}") for step, path in sorted(steps.items())]
+
+
 def _ruler(x: Axis, text: Callable[[float], str], top: float, bottom: float, label: str, height: float) -> Markup:
     parts = []
     for value in _apart(nice_ticks(x.low, x.high), x, 46):
@@ -295,9 +353,11 @@ def _ruler(x: Axis, text: Callable[[float], str], top: float, bottom: float, lab
     return Markup("").join(parts)
 
 
-def _svg(chart_id: str, title: str, description: str, height: float, body: Sequence[Markup]) -> Markup:
+def _svg(
+    chart_id: str, title: str, description: str, height: float, body: Sequence[Markup], width: int = WIDTH
+) -> Markup:
     head = (tag("title", title, id=f"{chart_id}-t"), tag("desc", description, id=f"{chart_id}-d"))
     return tag(
         "svg", *head, *body, id=chart_id, class_="chart", role="img",
-        viewBox=f"0 0 {WIDTH} {_number(float(height))}", aria_labelledby=f"{chart_id}-t {chart_id}-d",
+        viewBox=f"0 0 {width} {_number(float(height))}", aria_labelledby=f"{chart_id}-t {chart_id}-d",
     )  # fmt: skip

@@ -14,18 +14,10 @@ import jinja2
 from markupsafe import Markup
 
 from regard.errors import RegardError
-from regard.reporting import figures, photos, tables
+from regard.reporting import breakdowns, confusions, figures, number_figures, photos, tables
 from regard.reporting.records import ReportData
-from regard.reporting.sentences import (
-    answer,
-    answer_parts,
-    clip,
-    count,
-    interval,
-    percent,
-    points,
-    probability,
-)
+from regard.reporting.sentences import answer_parts, reference_ahead
+from regard.reporting.words import clip, count, interval, percent, probability
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -42,12 +34,13 @@ class _Page:
     def policy(self) -> str:
         """Content-Security-Policy: pictures from the file itself, this style, this script, nothing else."""
         return (
-            f"default-src 'none'; img-src data:; style-src '{_hash(self.style)}'; "
-            f"script-src '{_hash(self.script)}'; base-uri 'none'; form-action 'none'"
+            f"default-src 'none'; img-src data:; style-src '{source_hash(self.style)}'; "
+            f"script-src '{source_hash(self.script)}'; base-uri 'none'; form-action 'none'"
         )
 
 
-def _hash(text: str) -> str:
+def source_hash(text: str) -> str:
+    """How a Content-Security-Policy names a style or script that it lets run."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
@@ -60,7 +53,7 @@ def _page() -> _Page:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    words = (clip, count, interval, percent, points, probability)
+    words = (clip, count, interval, percent, probability)
     environment.filters |= {
         **{word.__name__: word for word in words},
         "drawing": figures.confusion_drawing,
@@ -78,7 +71,7 @@ def render_report(data: ReportData) -> str:
     """
     _refuse_empty(data)
     page = _page()
-    confusions = [photos.confusion(data, index) for index in range(len(data.models))]
+    matrices = [confusions.confusion(data, index) for index in range(len(data.models))]
     mistakes = [gallery for index in range(len(data.models)) if (gallery := photos.mistakes(data, index)).total]
     pairs = tables.disagreement_pairs(data)
     suspects = photos.suspects(data)
@@ -91,21 +84,30 @@ def render_report(data: ReportData) -> str:
         policy=page.policy,
         head=head,
         tail=tail,
-        answer=answer(data),
         facts=tables.facts(data),
         solver_notes=tables.solver_notes(data),
         leaks=tables.leak_text(data),
+        notes=tables.model_notes(data),
+        ahead=reference_ahead(data, data.models[0]),
         key_figures=tables.key_figures(data),
-        top1_figure=figures.top1_figure(data),
+        headline_figure=figures.headline_figure(data),
+        verdict_lede=tables.verdict_lede(data) if data.verdicts else "",
         verdicts=tables.verdict_texts(data),
         verdict_figure=figures.verdict_figure(data),
+        folds=breakdowns.fold_table(data),
         curves=[one for one in (figures.data_curves(data), figures.compute_figure(data)) if one],
         learning=figures.learning_figures(data),
-        shown_seeds=tables.shown_seeds(data),
+        shown_notes=tables.model_notes(data, shown=True),
         metrics=tables.metric_table(data),
         confidence=[one for one in (figures.reliability_figure(data), figures.risk_figure(data)) if one],
-        classes=tables.class_tables(data),
-        confusions=[one for one in confusions if one],
+        classes=breakdowns.class_tables(data),
+        scores=breakdowns.score_tables(data),
+        slices=breakdowns.slice_tables(data),
+        unknown=breakdowns.unknown_tables(data),
+        unknown_figures=number_figures.unknown_figures(data),
+        columns=number_figures.column_figures(data),
+        overlap=number_figures.iou_figure(data),
+        confusions=[one for one in matrices if one],
         pairs=[[one for one in pair if one.total] for pair in pairs if any(one.total for one in pair)],
         mistakes=mistakes,
         suspects=suspects,

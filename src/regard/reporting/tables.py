@@ -7,31 +7,45 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from regard.reporting.confusions import shown_words
 from regard.reporting.photos import Gallery, disagreements
-from regard.reporting.records import ClassScore, Estimate, ModelDetail, ReportData
+from regard.reporting.records import ModelDetail, ReportData
 from regard.reporting.sentences import (
-    MISSING,
+    basis_of,
     cost_of,
+    gap_of,
+    headline,
+    headline_estimate,
+    leader_first,
+    photos_shown,
+    pretraining_of,
+)
+from regard.reporting.words import (
+    GAPS,
+    IOU,
+    MISSING,
+    TABLED,
+    Score,
+    bounded,
     count,
     decimal,
+    decimal_2,
     duration,
     interval,
     known,
-    leader_first,
     level,
-    mean_top1,
     percent,
-    points,
-    pretraining_of,
     probability,
+    range_of,
     short,
-    top1,
-    top1_estimate,
 )
 from regard.results import Verdict
 
-SHARES = {"top1": "Top1", "top5": "Top5", "macro_f1": "Macro F1", "balanced_accuracy": "Balanced accuracy"}
-NUMBERS = {"nll": "NLL", "brier": "Brier", "ece": "ECE"}
+COLUMNS = {
+    "single_label": ("class", "classes"),
+    "multi_label": ("label", "labels"),
+    "regression": ("column", "columns"),
+}
 
 
 @dataclass(frozen=True)
@@ -50,15 +64,23 @@ class Row:
 
 def facts(data: ReportData) -> tuple[tuple[str, str], ...]:
     """The scene in a few numbers: (number, what it counts)."""
-    run = data.shown_run(data.models[0])
-    seeds = {one.seed for one in data.runs}
-    fractions = {one.fraction for one in data.runs}
+    first = data.models[0]
+    run = data.shown_runs(first)[0]
+    fractions = {one.fraction for one in data.runs if (one.model, one.method) == (first.model, first.method)}
+    what = COLUMNS[data.problem][len(data.classes) != 1]
+    tested, references = len(data.tested), len(data.models) - len(data.tested)
     rows = [
-        (count((run.test.labels >= 0).sum()), "test photos"),
-        (count(len(run.test.classes)), "classes"),
-        (count(run.train_images), "training images") if run.train_images else None,
-        (count(len(data.models)), "models" if len(data.models) > 1 else "model"),
-        (count(len(seeds)), "seeds" if len(seeds) > 1 else "seed") if run.method != "given" else None,
+        (count(photos_shown(data, first)), "photos, each a test photo once" if data.folds else "test photos"),
+        (count(len(data.classes)), "sides of a box" if data.boxes else what),
+        (count(run.train_images), "training images of each fold" if data.folds else "training images")
+        if run.train_images
+        else None,
+        (count(tested), "models" if tested > 1 else "model"),
+        (count(references), "references" if references > 1 else "reference") if references else None,
+        (count(data.folds), "folds") if data.folds else None,
+        (count(data.repeats), "repeats" if data.folds else "seeds" if data.repeats > 1 else "seed")
+        if run.method != "given" and not (data.folds and data.repeats == 1)
+        else None,
         (count(len(fractions)), "training-set sizes") if len(fractions) > 1 else None,
     ]
     return tuple(row for row in rows if row)
@@ -76,7 +98,10 @@ def key_figures(data: ReportData) -> tuple[Row, ...]:
         ("train_seconds", "Training time", "one run on the full set", duration),
         ("train_flops", "Training compute", "one run on the full set", lambda value: short(value, "FLOPs")),
     )
-    rows = [Row("Top1", "test photos named correctly", tuple(_top1_cell(data, detail) for detail in data.models))]
+    score = headline(data)
+    rows = [Row(score.title, score.hint, tuple(_headline_cell(data, detail) for detail in data.models))]
+    if data.boxes:
+        rows.insert(0, _metric_row(data, IOU, shown=True))
     for name, label, hint, text in costs:
         values = [cost_of(data.full_runs(detail), name) for detail in data.models]
         rows.append(Row(label, hint, tuple((text(value) if known(value) else MISSING, "") for value in values)))
@@ -85,101 +110,127 @@ def key_figures(data: ReportData) -> tuple[Row, ...]:
     return tuple(row for row in rows if row.known)
 
 
-def _top1_cell(data: ReportData, detail: ModelDetail) -> tuple[str, str]:
-    runs = data.full_runs(detail)
-    measured = top1_estimate(data, detail)
-    bounds = interval(measured.low, measured.high) if measured else ""
-    seeds = f"mean of {', '.join(percent(top1(run)) for run in runs)}" if len(runs) > 1 else ""
-    return percent(mean_top1(runs)), "\n".join(part for part in (bounds, seeds) if part)
+def _headline_cell(data: ReportData, detail: ModelDetail) -> tuple[str, str]:
+    score, runs = headline(data), data.full_runs(detail)
+    measured = headline_estimate(data, detail)
+    bounds = interval(measured.low, measured.high, score.text) if measured else ""
+    each = f"mean of {', '.join(score.text(data.score(run)) for run in runs)}" if 1 < len(runs) <= 6 else ""
+    each = each or (f"mean of {len(runs)} runs" if len(runs) > 1 else "")
+    return score.text(data.mean_score(detail)), "\n".join(part for part in (bounds, each) if part)
+
+
+def verdict_lede(data: ReportData) -> str:
+    """What the test is, and what its three outcomes mean."""
+    first = data.verdicts[0]
+    score = {
+        "top1": "top1",
+        "lrap": "label ranking average precision (1 where the labels of a photo all rank above the others)",
+        "scaled_mae": "absolute error in standard deviations of the training labels",
+    }[first.metric]
+    if first.folds:
+        test = (
+            f"the {basis_of(data, first)} (Nadeau and Bengio 2003) on the difference of mean {score}. The training "
+            "images of two folds overlap, so their results are no independent measurements: the test enlarges the "
+            "variance by the share of test to training images."
+        )
+    else:
+        test = (
+            f"the difference of mean {score} at the full training set, with the variance of seeds and of photos in it."
+        )
+    pairs = (
+        f" With {len(data.verdicts)} pairs the p values are corrected by Holm, so an interval clear of 0 need not "
+        "suffice."
+        if len(data.verdicts) > 1
+        else ""
+    )
+    return (
+        f"One test, stated in advance: {test} Better means that equality is ruled out; equivalent means that a gap of "
+        f"{gap_of(first, first.margin)} or more, the edge of the shaded band, is ruled out both ways; anything else is "
+        f"too close to call.{pairs}"
+    )
 
 
 def verdict_texts(data: ReportData) -> tuple[tuple[str, str], ...]:
-    """(headline, explanation) of every tested pair, higher mean first."""
+    """(headline, explanation) of every tested pair, better mean first."""
     return tuple((_verdict_head(led), _verdict_body(led)) for led in map(leader_first, data.verdicts))
 
 
 def _verdict_head(verdict: Verdict) -> str:
-    gap = points(verdict.difference)
     if verdict.outcome == "better":
-        return f"{verdict.a} is better than {verdict.b} by {gap} points"
+        return f"{verdict.a} is better than {verdict.b} by {gap_of(verdict, verdict.difference)}"
     if verdict.outcome == "equivalent":
-        return f"{verdict.a} and {verdict.b} are equivalent within {points(verdict.margin)} points"
+        return f"{verdict.a} and {verdict.b} are equivalent within {gap_of(verdict, verdict.margin)}"
     return f"{verdict.a} against {verdict.b}: too close to call"
 
 
 def _verdict_body(verdict: Verdict) -> str:
+    gap = GAPS[verdict.metric]
     total = verdict.seed_variance + verdict.photo_variance
     shares = (
         f" Of its variance {100 * verdict.seed_variance / total:.0f}% comes from seeds and "
         f"{100 * verdict.photo_variance / total:.0f}% from photos."
-        if known(total) and total > 0
+        if known(total) and total > 0 and not verdict.folds
         else ""
     )
     freedom = f", {verdict.degrees_of_freedom:.1f} degrees of freedom" if known(verdict.degrees_of_freedom) else ""
     return (
-        f"Difference {points(verdict.difference, True)} points, {level(verdict.alpha)} interval "
-        f"{points(verdict.low, True)} to {points(verdict.high, True)}{freedom}. Equal accuracy: p "
-        f"{probability(verdict.p_value)}. A gap of {points(verdict.margin)} points or more: p "
+        f"Difference {gap.text(verdict.difference, True)} {gap.unit}, {level(verdict.alpha)} interval "
+        f"{gap.text(verdict.low, True)} to {gap.text(verdict.high, True)}{freedom}. Equality: p "
+        f"{probability(verdict.p_value)}. A gap of {gap.text(verdict.margin)} or more: p "
         f"{probability(verdict.p_equivalent)}.{shares}"
     )
 
 
-def shown_seeds(data: ReportData) -> tuple[str, ...] | None:
-    """Which run's figures stand in the metric table, where a model has several."""
-    if all(len(data.full_runs(detail)) == 1 for detail in data.models):
-        return None
-    return tuple(f"seed {data.shown_run(detail).seed}" for detail in data.models)
+def model_notes(data: ReportData, shown: bool = False) -> tuple[str, ...]:
+    """Small print below each model's name: that it is no candidate, and which run's figures stand below."""
+    several = shown and any(len(data.full_runs(detail)) > 1 for detail in data.models)
+    seeds = [shown_words(data, detail) for detail in data.models]
+    return tuple(
+        ", ".join(filter(None, ("reference, not tested" if detail.reference else "", seed if several else "")))
+        for detail, seed in zip(data.models, seeds, strict=True)
+    )
 
 
 def metric_table(data: ReportData) -> tuple[Row, ...]:
     """Every metric with its interval, one column per model."""
-    rows = [
-        *(_metric_row(data, name, label, percent) for name, label in SHARES.items()),
-        *(_metric_row(data, name, label, decimal) for name, label in NUMBERS.items()),
-    ]
+    rows = [_metric_row(data, score) for score in TABLED[data.problem]]
     calibrated = tuple((decimal(detail.ece_if_calibrated), "") for detail in data.models)
     rows.append(Row("ECE if calibrated", "what a calibrated model would show on this many photos", calibrated))
-    runs = [data.shown_run(detail) for detail in data.models]
-    judged = [run.method != "given" or run.temperature != 1.0 for run in runs]
-    temperatures = tuple(
-        (decimal(run.temperature, 2) if ok else MISSING, "") for run, ok in zip(runs, judged, strict=True)
-    )
-    rows.append(Row("Temperature", "fitted on validation; logits are divided by it", temperatures))
-    unsure = tuple((percent(run.unsure_below) if run.unsure_below > 0 else MISSING, "") for run in runs)
-    rows.append(Row("Unsure below", "confidence under which an answer counts as unsure", unsure))
+    if data.problem != "regression":
+        rows += _confidence_rows(data)
     return tuple(row for row in rows if row.known)
 
 
-def _metric_row(data: ReportData, name: str, label: str, text: Callable[[float | None], str]) -> Row:
-    hints = {"nll": "lower is better", "brier": "lower is better", "ece": "lower is better"}
-    return Row(label, hints.get(name, ""), tuple(_metric_cell(d.metrics.get(name), text) for d in data.models))
-
-
-def _metric_cell(measured: Estimate | None, text: Callable[[float | None], str]) -> tuple[str, str]:
-    if measured is None:
-        return MISSING, ""
-    bounded = known(measured.low) and known(measured.high)
-    return text(measured.value), f"{text(measured.low)} to {text(measured.high)}" if bounded else ""
-
-
-def class_tables(data: ReportData) -> tuple[tuple[str, tuple[ClassScore, ...]], ...]:
-    """(model, its classes, lowest recall first) where the classes were scored."""
-    return tuple(
-        (
-            detail.name,
-            tuple(sorted(detail.per_class, key=lambda one: one.recall if known(one.recall) else 2.0)),
-        )
-        for detail in data.models
-        if detail.per_class
+def _confidence_rows(data: ReportData) -> list[Row]:
+    runs = [data.shown_runs(detail) for detail in data.models]
+    judged = [own[0].method != "given" or own[0].temperature != 1.0 for own in runs]
+    temperatures = tuple(
+        (range_of([run.temperature for run in own], decimal_2) if ok else MISSING, "")
+        for own, ok in zip(runs, judged, strict=True)
     )
+    below = tuple((range_of([run.unsure_below for run in own if run.unsure_below > 0], percent), "") for own in runs)
+    return [
+        Row("Temperature", "fitted on validation; logits are divided by it", temperatures),
+        Row("Unsure below", "confidence under which an answer counts as unsure", below),
+    ]
+
+
+def _metric_row(data: ReportData, score: Score, shown: bool = False) -> Row:
+    """The metric of the photos shown; with `shown` it says of which of several runs."""
+    cells = [bounded(detail.metrics.get(score.key), score.text) for detail in data.models]
+    if shown:
+        several = [len(data.full_runs(detail)) > 1 for detail in data.models]
+        words = [shown_words(data, one) if more else "" for one, more in zip(data.models, several, strict=True)]
+        cells = [(value, "\n".join(filter(None, (own, at)))) for (value, own), at in zip(cells, words, strict=True)]
+    return Row(score.title, score.hint, tuple(cells))
 
 
 def disagreement_pairs(data: ReportData) -> tuple[tuple[Gallery, Gallery], ...]:
     """For every judged pair (or the first two models): what each gets right that the other gets wrong."""
     named = {detail.name: detail for detail in data.models}
     judged = [(v.a, v.b) for v in data.verdicts] or [(t.a, t.b) for t in data.file_tests]
-    if not judged and len(data.models) > 1:
-        judged = [(data.models[0].name, data.models[1].name)]
+    if not judged and len(data.tested) > 1:
+        judged = [(data.tested[0].name, data.tested[1].name)]
     pairs = [(named[a], named[b]) for a, b in dict.fromkeys(judged) if a in named and b in named]
     return tuple(
         (disagreements(data, a, b, f"pair-{at}-a"), disagreements(data, b, a, f"pair-{at}-b"))
@@ -188,19 +239,21 @@ def disagreement_pairs(data: ReportData) -> tuple[tuple[Gallery, Gallery], ...]:
 
 
 def split_table(data: ReportData) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
-    """(head, rows) of images per class and split, totals last; empty without a check."""
+    """(head, rows) of images per class or label and split, all of them last; empty without a check."""
     if data.check is None or not data.check.counts:
         return (), ()
-    counts = data.check.counts
+    counts, images = data.check.counts, data.check.images
     splits = tuple(counts)
-    rows = [(name, *(count(counts[split].get(name, 0)) for split in splits)) for name in data.check.classes]
-    rows.append(("all", *(count(sum(counts[split].values())) for split in splits)))
-    return ("class", *splits), tuple(rows)
+    names = () if data.problem == "regression" else data.check.classes
+    rows = [(name, *(count(counts[split].get(name, 0)) for split in splits)) for name in names]
+    rows.append(("all", *(count(images.get(split, sum(counts[split].values()))) for split in splits)))
+    return (COLUMNS[data.problem][0] if names else "", *splits), tuple(rows)
 
 
 def recipes(data: ReportData) -> tuple[tuple[str, tuple[tuple[str, str], ...]], ...]:
     """(model, settings) of the shown run of each model; settings in dotted names."""
-    return tuple((d.name, tuple(_flat(data.shown_run(d).recipe))) for d in data.models if data.shown_run(d).recipe)
+    shown = [(detail.name, data.shown_runs(detail)[0].recipe) for detail in data.models]
+    return tuple((name, tuple(_flat(recipe))) for name, recipe in shown if recipe)
 
 
 def _flat(settings: dict, prefix: str = "") -> list[tuple[str, str]]:
@@ -225,7 +278,7 @@ def solver_notes(data: ReportData) -> tuple[str, ...]:
         f"{detail.name} is a solver on fixed features: a seed only redraws its training images, "
         "so that equal values over seeds are no certainty."
         for detail in data.models
-        if len(data.full_runs(detail)) > 1 and data.shown_run(detail).deterministic
+        if len(data.full_runs(detail)) > 1 and data.shown_runs(detail)[0].deterministic and not data.folds
     )
 
 
@@ -234,7 +287,7 @@ def leak_text(data: ReportData) -> str:
     leaked = set(data.check.leaked) if data.check else set()
     if not leaked:
         return ""
-    scored = len(leaked & {id_ for detail in data.models for id_ in data.shown_run(detail).test.ids})
+    scored = len(leaked & {id_ for detail in data.models for run in data.shown_runs(detail) for id_ in run.test.ids})
     one, many = "1 test photo has a near-duplicate", f"{len(leaked):,} test photos have near-duplicates"
     found = one if len(leaked) == 1 else many
     fate = "left out of the scoring" if not scored else f"{scored:,} of them scored all the same"

@@ -5,21 +5,26 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from regard.errors import RegardError
-from regard.results import Predictions
+from regard.results import Predictions, Problem
 from regard.verbs.events import OnEvent, silent
 from regard.verbs.prepare import load_aloud
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import nn
 
     from regard.data.sources import ImageSet
     from regard.evaluation.intervals import Metric
     from regard.evaluation.metrics import ClassRow, Mistake
+    from regard.evaluation.multilabel import LabelRow
+    from regard.evaluation.regression import ColumnRow
+    from regard.evaluation.slices import SliceRow
     from regard.inference.loaded import LoadedModel
 
 
@@ -27,20 +32,23 @@ if TYPE_CHECKING:
 class Evaluation:
     """What `evaluate` found.
 
-    images: scored; source: which they are, in words; skipped: ids of unreadable files; metrics with their
-    intervals; per_class in the order of the classes; confusion (K, K): row = label, column = answer;
-    mistakes: most confident first.
+    problem: what the labels are; images: scored; source: which they are, in words; skipped: ids of unreadable files;
+    metrics with their intervals; per_class: one row per class, label or column of numbers, in their order; slices:
+    column -> one row per value. Of one class per image only: confusion (K, K), row = label, column = answer (None
+    otherwise), and mistakes, most confident first.
     """
 
     model: str
     pretraining: str
+    problem: Problem
     images: int
     source: str
     skipped: tuple[str, ...]
     temperature: float
     metrics: dict[str, Metric]
-    per_class: tuple[ClassRow, ...]
-    confusion: np.ndarray
+    per_class: tuple[ClassRow, ...] | tuple[LabelRow, ...] | tuple[ColumnRow, ...]
+    slices: dict[str, tuple[SliceRow, ...]]
+    confusion: np.ndarray | None
     mistakes: tuple[Mistake, ...]
 
 
@@ -49,6 +57,7 @@ def evaluate(
     data: str | Path,
     *,
     weights: str | Path | None = None,
+    slices: tuple[str, ...] = (),
     batch_size: int = 32,
     precision: Literal["auto", "fp32", "bf16"] = "fp32",
     max_bad: float = 0.01,
@@ -57,38 +66,91 @@ def evaluate(
     """Score a trained model on labelled images.
 
     For a run, and the data it was trained on, only the test images of its split are scored. Data that come
-    with a test part are scored on that part; other data on every image. Which it was is said aloud.
+    with a test part are scored on that part; other data on every image. Which it was is said aloud. A run knows what
+    its labels were (one class, several labels, numbers, boxes), and in which columns they stand.
 
     Args:
         model: a run folder, a name, a name with a weights tag, or timm:NAME
         data: class folders (with or without train/val/test), a CSV or Parquet table (path, label),
             torchvision:NAME, or digits
         weights: weights file to use in place of a download
+        slices: columns of a table by whose values the metrics are reported too
         batch_size: images in one pass
         precision: fp32 is what training reported; auto takes bfloat16 where a short measurement finds it faster
         max_bad: share of unreadable files above which the evaluation is refused
         on_event: called with what is going on (docs/architecture.md, Events)
     """
     from regard.data.sources import open_images
-    from regard.evaluation.metrics import confusion, most_confident_mistakes, per_class, summarise
+    from regard.evaluation.metrics import confusion, most_confident_mistakes
+    from regard.evaluation.problems import summarise
+    from regard.evaluation.slices import per_slice
 
     loaded = load_aloud(model, on_event, weights)
-    images = open_images(data, classes=loaded.classes)
+    images = open_images(data, loaded.classes, problem=loaded.problem, slices=slices, **_as_trained(model, data))
     rows, source = rows_to_score(images, model)
     on_event({"event": "note", "text": f"scoring {len(rows):,} images: {source}"})
     predictions, skipped = answer(loaded, images, rows, batch_size, precision, max_bad, on_event)
+    groups = _groups(images)
+    temperature, thresholds = loaded.temperature, loaded.thresholds
+    single = loaded.problem == "single_label"
     return Evaluation(
         model=loaded.name,
         pretraining=loaded.pretraining,
+        problem=loaded.problem,
         images=len(predictions),
         source=source,
         skipped=skipped,
-        temperature=loaded.temperature,
-        metrics=summarise(predictions, loaded.temperature),
-        per_class=tuple(per_class(predictions)),
-        confusion=confusion(predictions),
-        mistakes=tuple(most_confident_mistakes(predictions, loaded.temperature)),
+        temperature=temperature,
+        metrics=summarise(predictions, temperature, groups, thresholds),
+        per_class=_rows(predictions, temperature, thresholds, groups),
+        slices={
+            name: tuple(
+                per_slice(predictions, dict(zip(images.ids, cells, strict=True)), temperature, groups, thresholds)
+            )
+            for name, cells in images.slices.items()
+        },
+        confusion=confusion(predictions) if single else None,
+        mistakes=tuple(most_confident_mistakes(predictions, temperature)) if single else (),
     )
+
+
+def _as_trained(model: object, data: str | Path) -> dict[str, Any]:
+    """Arguments of `open_images` from a run's folder: its columns for a table, its groups for its own data."""
+    from regard.data.tables import TABLE_SUFFIXES
+    from regard.runs.run import Run
+
+    if not isinstance(model, str | Path) or not (Path(model) / "config.yaml").is_file():
+        return {}
+    config = Run.open(model).config
+    found: dict[str, Any] = {}
+    if config.get("target") and Path(data).suffix.lower() in TABLE_SUFFIXES:
+        found["target"] = tuple(config["target"])
+    if config.get("group") and config.get("source", {}).get("data") == str(data):
+        found["group"] = config["group"]
+    return found
+
+
+def _groups(images: ImageSet) -> list[list[str]]:
+    """The ids of each patient, camera or product: intervals resample these, and not their images."""
+    groups: dict[str, list[str]] = {}
+    for id_, group in zip(images.ids, images.groups, strict=False):
+        groups.setdefault(group, []).append(id_)
+    return list(groups.values())
+
+
+def _rows(
+    predictions: Predictions, temperature: float, thresholds: Sequence[float], groups: list[list[str]]
+) -> tuple[ClassRow, ...] | tuple[LabelRow, ...] | tuple[ColumnRow, ...]:
+    """One row per class, label or column."""
+    from regard.evaluation.metrics import per_class
+    from regard.evaluation.multilabel import per_label
+    from regard.evaluation.regression import per_column
+
+    if predictions.problem == "multi_label":
+        return tuple(per_label(predictions, thresholds, temperature, groups))
+    if predictions.problem == "regression":
+        return tuple(per_column(predictions, groups))
+    return tuple(per_class(predictions))
 
 
 def rows_to_score(images: ImageSet, model: object) -> tuple[np.ndarray, str]:
@@ -151,5 +213,6 @@ def answer(
             f"{images.name}: {len(skipped)} of {len(ids)} images cannot be read (first: {skipped[0]}); "
             f"`regard check` names them; remove them or raise --max-bad above {max_bad:g}"
         )
-    labels = np.asarray(images.labels, np.int64)[kept]
-    return Predictions(tuple(images.ids[row] for row in kept), np.stack(logits), labels, loaded.classes), tuple(skipped)
+    kept_ids = tuple(images.ids[row] for row in kept)
+    found = Predictions(kept_ids, np.stack(logits), images.labels[kept], loaded.classes, loaded.problem)
+    return found, tuple(skipped)

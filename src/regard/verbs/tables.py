@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import json
 import os
 import uuid
@@ -12,7 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from regard.data.tables import csv_writer
 from regard.errors import RegardError
+from regard.runs.atomic import sync
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 FORMULA = (
@@ -25,14 +26,14 @@ FORMULA = (
 )  # first characters that make a spreadsheet run a cell (OWASP, CSV injection)
 ROWS_AT_ONCE = 4096  # of a Parquet file: bounds the memory
 
-WriteRow = Callable[[Mapping[str, Any]], None]
+WriteRow = Callable[[Mapping[str, Any]], object]
 
 
 @contextmanager
 def table_writer(path: str | Path, columns: Mapping[str, type]) -> Iterator[WriteRow]:
     """A function that adds a row; the file appears when the block ends, and not at all when it fails.
 
-    columns: name -> str, float or bool; a missing value is None. The suffix decides the format: .csv,
+    columns: name -> str, float, int or bool; a missing value is None. The suffix decides the format: .csv,
     .jsonl, .parquet. Raises RegardError for another suffix, and where the disk refuses.
     """
     path = Path(path)
@@ -55,6 +56,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         with beside.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(beside, path)
+        sync(path.parent)
     except OSError as error:
         raise RegardError(
             f"{path}: cannot be written ({error.strerror or error}); make room or choose another place"
@@ -73,9 +75,9 @@ def neutral(cell: Any) -> Any:
 def _csv(path: Path, columns: Mapping[str, type]) -> Iterator[WriteRow]:
     # A file name that is no UTF-8 reaches us with surrogates; they are written as \udcXX.
     with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        yield lambda row: writer.writerow([neutral(_shown(row[name])) for name in columns])
+        write = csv_writer(file)
+        write(columns)
+        yield lambda row: write([_shown(neutral(row[name])) for name in columns])
 
 
 def _shown(value: Any) -> Any:
@@ -95,7 +97,7 @@ def _parquet(path: Path, columns: Mapping[str, type]) -> Iterator[WriteRow]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    kinds = {str: pa.string(), float: pa.float64(), bool: pa.bool_()}
+    kinds = {str: pa.string(), float: pa.float64(), int: pa.int64(), bool: pa.bool_()}
     schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
     waiting: list[dict[str, Any]] = []
     with pq.ParquetWriter(path, schema) as writer:
