@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install dev demo test test-long lint bench clean
+.PHONY: help install dev demo test test-long reliability fuzz lint bench clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,6 +31,15 @@ test: dev  ## the tests
 
 test-long: dev  ## the tests with full counts and full-size models
 	$(BIN)/python -m pytest -m "long or not long"
+
+reliability: dev  ## the promises of docs/reliability.md with full counts, and the page itself
+	$(BIN)/python -m pytest -m "long or not long" --record tests/reliability
+	$(BIN)/python tests/reliability/write_table.py
+
+FUZZ_SECONDS ?= 60
+fuzz: dev  ## the readers of foreign files under coverage-guided mutation, a minute each (FUZZ_SECONDS=600 for more)
+	for target in weights images tables configs; do \
+	  $(BIN)/python fuzz/run.py $$target fuzz/corpus/$$target -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 
 lint: dev  ## style, types
 	$(BIN)/ruff check .

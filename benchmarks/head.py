@@ -37,7 +37,8 @@ from regard.data.splits import Split
 from regard.inference.loaded import LoadedModel, fresh_model
 from regard.inference.precision import Precision
 from regard.inference.rows import decoded_batches, run_batch
-from regard.training.heads import STRENGTHS, fit_head
+from regard.training.heads import fit_head
+from regard.training.solvers import STRENGTHS
 
 CLASSES = 10
 

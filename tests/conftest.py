@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "training"))  # for `interrupted` and `together`, which are scripts too
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--record` keeps the figures of the reliability rows (tests/reliability/figures.py)."""
+    parser.addoption("--record", action="store_true", help="write docs/reliability/ROW.json")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tells `figures.record`, in this process and those that a test starts."""
+    if config.getoption("--record"):
+        os.environ["REGARD_RECORD"] = "1"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -14,3 +31,23 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Any]:
+    """Starts trainings of one process, to be disturbed."""
+    import interrupted
+
+    server = interrupted.Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def together() -> Iterator[Any]:
+    """Starts trainings of several processes."""
+    from together import Together
+
+    together = Together()
+    yield together
+    together.close()

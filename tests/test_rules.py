@@ -48,6 +48,7 @@ PUBLIC = [
     "predict",
     "record",
     "register_model",
+    "reproduce",
     "train",
 ]
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from regard.verbs.embed import embed as embed
     from regard.verbs.evaluate import evaluate as evaluate
     from regard.verbs.predict import predict as predict
+    from regard.verbs.reproduce import reproduce as reproduce
     from regard.verbs.train import train as train
 
 __version__ = "0.1.0"
@@ -42,6 +43,7 @@ _HOME = {
     "predict": "regard.verbs.predict",
     "record": "regard.taps",
     "register_model": "regard.models.registry",
+    "reproduce": "regard.verbs.reproduce",
     "train": "regard.verbs.train",
 }
 
@@ -61,6 +63,7 @@ __all__ = [
     "predict",
     "record",
     "register_model",
+    "reproduce",
     "train",
 ]
 

@@ -2,7 +2,7 @@
 
 from regard.weights.catalogue import CHECKPOINTS, Checkpoint, checkpoints_of, find_checkpoint
 from regard.weights.convert import convert, detect_dialect, left_out
-from regard.weights.download import cached, obtain
+from regard.weights.download import cached, expected_sha256, obtain, unverified
 from regard.weights.load import load_state
 from regard.weights.read import read_state
 from regard.weights.save import save_state
@@ -14,10 +14,12 @@ __all__ = [
     "checkpoints_of",
     "convert",
     "detect_dialect",
+    "expected_sha256",
     "find_checkpoint",
     "left_out",
     "load_state",
     "obtain",
     "read_state",
     "save_state",
+    "unverified",
 ]

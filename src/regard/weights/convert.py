@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from regard.errors import RegardError
+from regard.weights.detect import visible
 
 State = dict[str, Tensor]
 
@@ -55,7 +56,7 @@ def convert(state: Mapping[str, Tensor], architecture: str = "", path: str | Pat
     try:
         return _CONVERTERS.get(dialect, dict)(dict(state))
     except _Misfit as misfit:
-        raise RegardError(f"{path}: {misfit}") from None
+        raise RegardError(f"{path}: {visible(str(misfit))}") from None
 
 
 class _Misfit(Exception):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from regard.errors import RegardError
 from regard.weights.catalogue import Checkpoint, HubFile
 from regard.weights.http import DownloadError, download, file_sha256
+from regard.weights.read import carries_hashes, file_in
 
 Announce = Callable[[str], object]
 
@@ -111,12 +112,33 @@ def _fetch_from_hub(checkpoint: Checkpoint, source: HubFile) -> Path:
         logger.setLevel(level)
 
 
-def _verify(checkpoint: Checkpoint, path: Path) -> None:
-    """Compares the file with the published hash, or with the one that the hub names its large files by."""
-    expected = checkpoint.sha256
+def expected_sha256(checkpoint: Checkpoint, path: Path) -> str | None:
+    """The published hash (whole or its first digits), or the one that the hub names its large files by."""
     blob = path.resolve().name
-    if expected is None and re.fullmatch(r"[0-9a-f]{64}", blob):
-        expected = blob
+    return checkpoint.sha256 or (blob if re.fullmatch(r"[0-9a-f]{64}", blob) else None)
+
+
+def unverified(path: Path, checkpoints: Sequence[Checkpoint] = ()) -> list[str]:
+    """A line for the user where nothing shows that a weight file is whole; no line where something does.
+
+    checkpoints: what it may be; a file under the published name of one whose hash is known is compared with that.
+    Our own files carry a SHA-256 per tensor, which `read_state` compares. Raises RegardError for a wrong hash.
+    """
+    file = file_in(path)
+    for checkpoint in checkpoints:
+        if file.name == local_place(checkpoint).name and expected_sha256(checkpoint, file) is not None:
+            _verify(checkpoint, file)
+            return []
+    if carries_hashes(file):
+        return []
+    return [
+        f"{file}: unverified: it carries no SHA-256 of its tensors and no published one is known, "
+        "so a changed tensor might not be noticed"
+    ]
+
+
+def _verify(checkpoint: Checkpoint, path: Path) -> None:
+    expected = expected_sha256(checkpoint, path)
     if expected is not None and not file_sha256(path).startswith(expected):
         raise RegardError(
             f"{path}: damaged, or not the file of {checkpoint.tag}; "

@@ -13,6 +13,7 @@ from regard.errors import RegardError
 from regard.layers.position import resample_positions
 from regard.models import create_model, head_name, list_models, model_spec
 from regard.weights.convert import State, convert, left_out
+from regard.weights.detect import visible
 
 POSITIONS = "pos_embed"
 COUNTER = "num_batches_tracked"
@@ -50,7 +51,7 @@ def load_state(
         _check_names(own, fitting)
         _check_tensors(own, fitting)
     except _Misfit as misfit:
-        raise RegardError(f"{path}: {misfit}; {misfit.advice or _name_fitting(given)}") from None
+        raise RegardError(f"{path}: {visible(str(misfit))}; {misfit.advice or _name_fitting(given)}") from None
     model.load_state_dict(fitting, strict=True)
     return notes
 
@@ -79,6 +80,12 @@ def _fit_head(model: nn.Module, own: State, state: State, num_classes: int | Non
         for name in theirs:
             del state[name]
         return [f"left out the head of the weights ({', '.join(theirs)}): the model has none"] if theirs else []
+    if len({tensor.shape[:1] for tensor in theirs.values()}) > 1:
+        shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in theirs.items())
+        raise _Misfit(
+            f"a head that contradicts itself: {shapes}; the first side of each should be the class count",
+            "turn it the right way round, or take another copy",
+        )
     if theirs.keys() == ours.keys() and _rows(theirs) == _rows(ours):
         return []
     if theirs and theirs.keys() != ours.keys():
@@ -95,7 +102,8 @@ def _fit_head(model: nn.Module, own: State, state: State, num_classes: int | Non
 
 def _rows(head: Mapping[str, Tensor]) -> int:
     """Classes of a head: the first axis of its last tensor (weight (K, D), bias (K,))."""
-    return len(list(head.values())[-1]) if head else 0
+    last = list(head.values())[-1] if head else None
+    return int(last.shape[0]) if last is not None and last.ndim else 0
 
 
 def _fit_positions(own: State, state: State) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import zipfile
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
@@ -13,8 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from regard.errors import RegardError
-from regard.weights.detect import FETCH_AGAIN, refuse
+from regard.weights.detect import FETCH_AGAIN, ZIP_ERRORS, refuse
 
 MAX_ARRAYS = 100_000
 # Weights are noise to a compressor; only the zeros of a fresh head shrink. Beyond this the file is a bomb.
@@ -35,7 +33,7 @@ def read_npz(path: Path) -> dict[str, Tensor]:
             arrays = {
                 entry.filename.removesuffix(".npy"): _read_array(path, archive, entry) for entry in archive.infolist()
             }
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+    except ZIP_ERRORS as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise refuse(path, f"a damaged .npz ({reason})", FETCH_AGAIN) from None
     return {_strip(name, arrays): tensor for name, tensor in arrays.items()}
@@ -100,7 +98,7 @@ def _read_array(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) ->
     try:
         return torch.from_numpy(native.reshape(shape))
     except TypeError:
-        raise RegardError(f"{path}: array {entry.filename}: torch has no type {dtype}; {FETCH_AGAIN}") from None
+        raise refuse(path, f"array {entry.filename}: torch has no type {dtype}", FETCH_AGAIN) from None
 
 
 def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:

@@ -13,7 +13,6 @@ import math
 import mmap
 import pickletools
 import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 import torch
 
 from regard.errors import RegardError
-from regard.weights.detect import FETCH_AGAIN, refuse
+from regard.weights.detect import FETCH_AGAIN, ZIP_ERRORS, refuse
 
 MAX_PICKLE = 64 * 2**20  # bytes; ViT-L's is about 50 kB
 MAX_INSTRUCTIONS = 200_000  # about 5,000 tensors: ResNet-152 with an optimiser and an average has 3,300
@@ -80,14 +79,16 @@ def load_torch(path: Path) -> Any:
     try:
         with zipfile.ZipFile(path) as archive:
             _check_archive(path, archive)
-            storages = _check_pickle(path, archive)
-            _check_storages(path, archive, storages)
+            machine = _check_pickle(path, archive)
+            _check_storages(path, archive, machine)
             damaged = archive.testzip()
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+    except ZIP_ERRORS as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise refuse(path, f"a damaged torch archive ({reason})", FETCH_AGAIN) from None
     if damaged:
-        raise refuse(path, f"a damaged torch archive: the checksum of {damaged} does not fit", FETCH_AGAIN)
+        key = damaged.split("/", 1)[-1].removeprefix("data/")
+        found = f"a damaged torch archive: the checksum of {machine.owner(key) or damaged} does not fit"
+        raise refuse(path, found, FETCH_AGAIN)
     return _torch_load(path)
 
 
@@ -131,25 +132,27 @@ def _check_archive(path: Path, archive: zipfile.ZipFile) -> None:
         raise refuse(path, f"a torch archive whose entries claim {total:,} bytes", FETCH_AGAIN, "they overlap")
 
 
-def _check_pickle(path: Path, archive: zipfile.ZipFile) -> dict[str, Storage]:
+def _check_pickle(path: Path, archive: zipfile.ZipFile) -> _Machine:
     found = [entry for entry in archive.infolist() if entry.filename.split("/", 1)[-1] == "data.pkl"]
     if len(found) != 1 or found[0].file_size > MAX_PICKLE:
         raise refuse(path, "a torch archive with no single pickle of ordinary size", FETCH_AGAIN)
     try:
-        return _Machine().run(io.BytesIO(archive.read(found[0])))
+        machine = _Machine()
+        machine.run(io.BytesIO(archive.read(found[0])))
     except PickleRefused as refused:
         raise _refuse_pickle(path, refused) from None
+    return machine
 
 
-def _check_storages(path: Path, archive: zipfile.ZipFile, storages: dict[str, Storage]) -> None:
+def _check_storages(path: Path, archive: zipfile.ZipFile, machine: _Machine) -> None:
     sizes = {entry.filename.split("/", 1)[-1]: entry.file_size for entry in archive.infolist()}
-    for storage in storages.values():
+    for storage in machine.storages.values():
         claimed, stored = storage.elements * storage.width, sizes.get(f"data/{storage.key}")
         if stored != claimed:
             there = "is not in the file" if stored is None else f"has {stored:,}"
             raise refuse(
                 path,
-                f"storage {storage.key} claims {claimed:,} bytes and {there}",
+                f"{machine.owner(storage.key) or f'storage {storage.key}'} claims {claimed:,} bytes and {there}",
                 FETCH_AGAIN,
                 "both must agree",
             )
@@ -186,6 +189,20 @@ class _Machine:
         except (ValueError, IndexError, KeyError, TypeError, OverflowError, UnicodeError, MemoryError):
             raise PickleRefused("a damaged pickle", FETCH_AGAIN) from None
         return self.storages
+
+    def owner(self, key: str) -> str:
+        """`tensor NAME` of the first tensor that lies in this storage, "" where none does."""
+        waiting, seen = list(self.stack[-1:]), set()  # a hostile dict can hold itself
+        while waiting:
+            value = waiting.pop()
+            if id(value) in seen or not isinstance(value, dict):
+                continue
+            seen.add(id(value))
+            for name, inner in value.items():
+                if isinstance(inner, TensorClaim) and inner.storage.key == key:
+                    return f"tensor {name}"
+                waiting.append(inner)
+        return ""
 
     def _step(self, name: str, argument: Any) -> None:
         stack = self.stack

@@ -36,7 +36,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     empty, truncated, damaged, a web page, a git-LFS pointer, a file that asks for code, a file that would
     grow beyond its size.
     """
-    path = _file_in(Path(path))
+    path = file_in(Path(path))
     kind = detect(path)
     if kind == "safetensors":
         return _plain(path, _read_safetensors(path))
@@ -45,7 +45,14 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     return _plain(path, _unwrap(path, load_torch(path) if kind == "torch" else load_legacy_torch(path)))
 
 
-def _file_in(path: Path) -> Path:
+def carries_hashes(path: Path) -> bool:
+    """True for a safetensors file with a SHA-256 per tensor, which `read_state` then compares."""
+    if detect(path) != "safetensors":
+        return False
+    return any(key.startswith(HASH_PREFIX) for key in _check_header(path))
+
+
+def file_in(path: Path) -> Path:
     """The weight file of a folder; a path that is no folder is returned as it is."""
     if not path.exists():
         raise refuse(path, "no such file or folder", "check the path")

@@ -1,4 +1,4 @@
-"""No weight file can run code, grow beyond its size, or be refused without a reason."""
+"""Weight files as nobody should send them: code, bombs, and things that are no weights; built, never run."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import json
 import pickle
 import re
 import struct
-import subprocess
-import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -17,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from regard.errors import RegardError
 from regard.weights import read_state
@@ -31,16 +30,34 @@ def refusal(path: Path) -> str:
     return well_said(str(caught.value), path)
 
 
-def well_said(message: str, path: Path) -> str:
-    """One line: path, found, expected, advice; no unsafe mode is ever advised."""
+def well_said(message: str, path: Path, parts: int = 3) -> str:
+    """One line: path, found, expected, advice (the first two may be one part); no unsafe mode is ever advised."""
     assert "\n" not in message
     assert message.startswith(f"{path}: ")
-    assert message.count(";") >= 2, message
+    assert message.count(";") >= parts - 1, message
     assert not re.search(r"weights_only|allow_pickle|unsafe|trust", message)
     return message
 
 
-# --- code ----------------------------------------------------------------------------------------
+def tensors() -> dict[str, Tensor]:
+    """Twelve tensors of one shape, so that any two can change places unnoticed by their headers; 13 kB."""
+    generator = torch.Generator().manual_seed(0)
+    return {f"blocks.{number}.weight": torch.randn(16, 17, generator=generator) for number in range(12)}
+
+
+def torch_bytes(state: dict[str, Tensor]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def npz_bytes(state: dict[str, Tensor]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **{name: tensor.numpy() for name, tensor in state.items()})
+    return buffer.getvalue()
+
+
+# --- code ---
 
 GADGETS = [
     "os.system",
@@ -97,17 +114,6 @@ def as_zip(body: bytes) -> bytes:
 
 def as_legacy(body: bytes) -> bytes:
     return MAGIC + pickle.dumps(1001, 2) + pickle.dumps({}, 2) + body + pickle.dumps([], 2)
-
-
-@pytest.mark.parametrize("name", GADGETS)
-@pytest.mark.parametrize("wrap", [as_zip, as_legacy])
-def test_a_torch_file_that_asks_for_code_is_refused_by_the_name_of_the_global(
-    tmp_path: Path, name: str, wrap: Callable[[bytes], bytes]
-) -> None:
-    canary, path = tmp_path / "canary", tmp_path / "model.pth"
-    path.write_bytes(wrap(gadget(name, canary)))
-    assert f"forbidden global {name};" in refusal(path)
-    assert not canary.exists()
 
 
 class Evil:
@@ -208,48 +214,7 @@ HOSTILE: dict[str, Callable[[Path], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".npz"])
-@pytest.mark.parametrize("kind", HOSTILE)
-def test_hostile_files_are_refused_under_any_suffix(tmp_path: Path, kind: str, suffix: str) -> None:
-    canary, path = tmp_path / "canary", tmp_path / f"model{suffix}"
-    path.write_bytes(HOSTILE[kind](canary))
-    refusal(path)
-    assert not canary.exists()
-
-
-def test_a_hostile_file_in_a_hugging_face_folder_is_refused(tmp_path: Path) -> None:
-    canary = tmp_path / "canary"
-    (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "pytorch_model.bin").write_bytes(torch_saved(Evil(canary)))
-    with pytest.raises(RegardError, match=r"pytorch_model\.bin: .*forbidden global posix\.system"):
-        read_state(tmp_path)
-    assert not canary.exists()
-
-
-def test_a_distributed_checkpoint_folder_is_refused(tmp_path: Path) -> None:
-    (tmp_path / ".metadata").write_bytes(pickle.dumps(Evil(tmp_path / "canary")))
-    (tmp_path / "__0_0.distcp").write_bytes(b"\0" * 100)
-    assert "folder without weights" in refusal(tmp_path)
-
-
-def test_no_source_file_switches_a_safe_reader_off() -> None:
-    source = Path(__file__).parents[2] / "src"
-    unsafe = re.compile(
-        r"weights_only\s*=\s*False|allow_pickle\s*=\s*True|\bpickle\.loads?\b|\bUnpickler\b|torch\.jit\.load"
-    )
-    calls = 0
-    for path in source.rglob("*.py"):
-        text = path.read_text()
-        assert not unsafe.search(text), path
-        for call in re.findall(r"torch\.load\([^)]*\)", text):
-            assert "weights_only=True" in call, path
-            calls += 1
-        for call in re.findall(r"np\.load\([^)]*\)", text):
-            assert "allow_pickle=False" in call, path
-    assert calls, "the pattern has lost sight of torch.load"
-
-
-# --- bombs ---------------------------------------------------------------------------------------
+# --- bombs ---
 
 
 def header_bomb(claim: int, text: bytes = b"{") -> bytes:
@@ -356,46 +321,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
 }
 
 
-MEASURE = """
-import json, resource, sys, time
-from pathlib import Path
-from regard.errors import RegardError
-from regard.weights import read_state
-
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-for path in map(Path, sys.argv[1:]):
-    before, began = peak(), time.process_time()
-    try:
-        read_state(path)
-    except RegardError as error:
-        print(json.dumps([str(error), time.process_time() - began, peak() - before]))
-"""
-
-
-def test_bombs_are_refused_within_a_second_and_without_growing(tmp_path: Path) -> None:
-    """In a process of its own, whose peak memory building the bombs has not raised already."""
-    paths = []
-    for number, make in enumerate(BOMBS.values()):
-        paths.append(tmp_path / f"{number}.bin")
-        paths[-1].write_bytes(make())
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURE, *map(str, paths)],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(rows) == len(BOMBS)
-    for (message, seconds, grown), kind, path in zip(rows, BOMBS, paths, strict=True):
-        well_said(message, path)
-        assert seconds < 1.0, kind
-        assert grown < path.stat().st_size + 100e6, kind
-
-
-# --- files that are something else ---------------------------------------------------------------
+# --- files that are something else ---
 
 OTHER_FILES: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "an empty file"),
@@ -419,21 +345,3 @@ OTHER_FILES: dict[str, tuple[bytes, str]] = {
     "one tensor": (torch_saved(torch.ones(2)), "holds a Tensor"),
     "an entry that is a number": (torch_saved({"a": torch.ones(2), "epoch": 3}), "entry 'epoch' is a int"),
 }
-
-
-@pytest.mark.parametrize("kind", OTHER_FILES)
-def test_what_is_no_weight_file_is_called_by_its_name(tmp_path: Path, kind: str) -> None:
-    data, expected = OTHER_FILES[kind]
-    path = tmp_path / "model.pth"
-    path.write_bytes(data)
-    assert expected in refusal(path)
-
-
-def test_a_missing_file_and_an_empty_folder_are_named(tmp_path: Path) -> None:
-    assert "no such file" in refusal(tmp_path / "absent.pth")
-    assert "model.safetensors or pytorch_model.bin" in refusal(tmp_path)
-
-
-def test_a_folder_of_pieces_is_named(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors.index.json").write_text("{}")
-    assert "several pieces" in refusal(tmp_path)
