@@ -13,9 +13,13 @@ from PIL import Image
 
 import regard
 from regard.cli.main import main
+from regard.comparison.classical import Reference
 from regard.comparison.reproduction import changed, first_difference, judge
+from regard.data.sources import open_images
+from regard.data.splits import split_images
 from regard.errors import RegardError
 from regard.results import Cost, Predictions, RunResult
+from regard.runs.run import Run
 
 SHORT = {"method": "scratch", "img_size": 16, "images_seen": 64, "batch_size": 16, "evaluations": 2}
 
@@ -59,6 +63,13 @@ def test_a_solved_head_is_solved_again_from_the_weights_that_it_began_with(
     assert run.config["source"] == {"data": str(photos), "model": str(trained), "weights": None}
     found = regard.reproduce(tmp_path / "head", out=tmp_path / "again")
     assert (found.outcome, found.equal_weights, found.out) == ("same", True, tmp_path / "again")
+
+
+def test_the_row_without_a_network_is_done_again(photos: Path, tmp_path: Path) -> None:
+    images = open_images(photos)
+    Reference(images).run(Run.create(tmp_path / "hog"), split_images(images, 0), 0, 1.0, None)
+    found = regard.reproduce(tmp_path / "hog")
+    assert (found.outcome, found.equal_weights, found.differences) == ("same", True, ())
 
 
 def test_changed_photos_and_versions_are_named(photos: Path, trained: Path, tmp_path: Path) -> None:

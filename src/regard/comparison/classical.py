@@ -117,6 +117,7 @@ class Reference:
                 "model": name,
                 "method": METHOD,
                 "data": images.name,
+                "source": {"data": images.origin, "model": name, "weights": None},
                 "problem": images.problem,
                 "boxes": images.boxes,
                 "fraction": fraction,

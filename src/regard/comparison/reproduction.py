@@ -69,7 +69,7 @@ def _photos_agree(before: RunResult, after: RunResult) -> tuple[bool, str]:
         p = float(stats.binomtest(lost, lost + won).pvalue) if lost + won else 1.0
         return p >= ALPHA, f"{lost} test photos turned wrong and {won} right: McNemar p = {p:.2g}"
     moved = len(change) > 1 and bool(np.ptp(change) > 0)
-    p = float(stats.ttest_1samp(change, 0.0)[1]) if moved else 1.0
+    p = float(np.asarray(stats.ttest_1samp(change, 0.0))[1]) if moved else 1.0  # (statistic, p)
     return p >= ALPHA, f"scores of {len(change):,} test photos: paired t test p = {p:.2g}"
 
 

@@ -27,8 +27,8 @@ class Reproduction:
     """What `reproduce` found.
 
     metric, before, after: the headline metric on the test images; rule: how the outcome was decided; equal_weights:
-    model.safetensors is the same file; differences: what differs, one line each (the first evaluation, versions and
-    machine, photos whose bytes have changed); out: the new run.
+    model.safetensors is the same file (or neither has one); differences: what differs, one line each (the first
+    evaluation, versions and machine, photos whose bytes have changed); out: the new run.
     """
 
     outcome: Literal["same", "within noise", "different"]
@@ -58,7 +58,7 @@ def reproduce(
         out: run folder to make; RUN-reproduced beside it by default
         on_event: called with what is going on (docs/architecture.md, Events)
     """
-    from regard.comparison.reproduction import changed, first_difference, judge
+    from regard.comparison.classical import METHOD, Reference
     from regard.data.contents import contents, read_contents
     from regard.data.sources import open_images
     from regard.data.splits import read_split
@@ -85,6 +85,11 @@ def reproduce(
     now = contents(images, rows) if known else {}
     other = [id_ for id_, digest in known.items() if now.get(id_) != digest]
     place = Path(out) if out else Path(run).resolve().with_name(f"{Path(run).resolve().name}-reproduced")
+    if before.method == METHOD:  # the row without a network
+        reference = Reference(images, config["class_weights"], on_event)
+        new = Run.create(place)
+        reference.run(new, split, before.seed, before.fraction, before.fold)
+        return _found(old, new, other, len(known))
     loaded, recipe = _model_of(old, source, images.classes, on_event), _recipe_of(old)
     new = Run.create(place)
     # In a temporary folder, features are computed and not found.
@@ -101,22 +106,30 @@ def reproduce(
             opened={name: config.get(name) for name in ("target", "group", "slices") if config.get(name)},
             cache_dir=cache,
         )
-    after = new.result()
+    return _found(old, new, other, len(known))
+
+
+def _found(old: Run, new: Run, other: list[str], known: int) -> Reproduction:
+    """The comparison of the two; other: ids of photos that have changed, of `known` whose contents are on record."""
+    from regard.comparison.reproduction import changed, first_difference, judge
+
+    before, after = old.result(), new.result()
     found = judge(before, after, siblings(old, before))
     differences = []
     if line := first_difference(before.curve, after.curve):
         differences.append(f"evaluations differ {line}" if line.startswith("from") else line)
     if other:
         named = ", ".join(other[:SHOWN]) + (f" and {len(other) - SHOWN} more" if len(other) > SHOWN else "")
-        differences.append(f"{len(other)} of {len(known)} photos are not what they were: {named}")
+        differences.append(f"{len(other)} of {known} photos are not what they were: {named}")
     differences += [f"environment: {line}" for line in changed(old.environment, new.environment)]
+    weights = [run.weights_path.read_bytes() if run.weights_path.is_file() else None for run in (old, new)]
     return Reproduction(
         outcome=found.outcome,
         metric=found.metric,
         before=found.before,
         after=found.after,
         rule=found.rule,
-        equal_weights=old.weights_path.read_bytes() == new.weights_path.read_bytes(),
+        equal_weights=weights[0] == weights[1],
         differences=tuple(differences),
         run=old.folder,
         out=new.folder,
@@ -160,16 +173,16 @@ def siblings(run: Run, result: RunResult) -> list[RunResult]:
         other = Run(folder)
         if not (folder / "config.yaml").is_file() or not other.finished:
             continue
-        config = other.config
-        if _condition(config) == _condition(run.config) and config["recipe"]["seed"] != result.seed:
-            found.setdefault(config["recipe"]["seed"], other.result())
+        seed = other.facts["seed"]
+        if seed != result.seed and _condition(other.config) == _condition(run.config):
+            found.setdefault(seed, other.result())
     return list(found.values())
 
 
 def _condition(config: dict[str, Any]) -> dict[str, Any]:
     """What has to be alike: all but the seed and what it redraws."""
-    kept = ("model", "data", "problem", "fraction", "num_classes", "preprocess")
-    return {name: config.get(name) for name in kept} | {"recipe": {**config["recipe"], "seed": None}}
+    kept = ("model", "method", "data", "problem", "fraction", "num_classes", "preprocess")
+    return {name: config.get(name) for name in kept} | {"recipe": {**config.get("recipe", {}), "seed": None}}
 
 
 @contextmanager

@@ -39,18 +39,22 @@ def write_worklist(
     features; else those of BACKBONES in the cache; else HOG, which needs no weights and finds less. Raises RegardError
     for numbers, and where the disk refuses.
     """
+    from regard.comparison.classical import Reference
     from regard.comparison.details import pixels_of
     from regard.inference.features import default_cache, extract_features
     from regard.reporting.worklist import render_worklist
 
     if images.problem == "regression":
         raise RegardError(f"{images.name}: its labels are numbers; --suspects looks for wrong classes or labels")
+    rows = np.array([row for row, id_ in enumerate(images.ids) if id_ not in unreadable], dtype=np.int64)
     loaded = backbone(images, weights, on_event)
-    body = loaded.name if loaded.spec else "histograms of gradients (HOG, no weights at hand)"
+    body = loaded.name if loaded else "histograms of gradients (HOG, no weights at hand)"
     source = f"Disputed by a head on frozen features of {body}, out of fold"
     on_event({"event": "note", "text": source})
-    rows = np.array([row for row, id_ in enumerate(images.ids) if id_ not in unreadable], dtype=np.int64)
-    features = extract_features(loaded, images, rows, (0,), default_cache(), on_event=on_event)[0]
+    if loaded is not None:
+        features = extract_features(loaded, images, rows, (0,), default_cache(), on_event=on_event)[0]
+    else:
+        features = Reference(images.select(rows), on_event=on_event).features
     found = disputes(images, rows, features)
     with table_writer(out, COLUMNS) as write:
         for one in found:
@@ -84,11 +88,8 @@ def disputes(images: ImageSet, rows: np.ndarray, features: np.ndarray) -> list[S
     return sorted(found, key=lambda one: -one.confidence)
 
 
-def backbone(images: ImageSet, weights: str | Path | None, on_event: OnEvent) -> LoadedModel:
-    """The frozen model whose features judge: of a weight file, of the cache, or HOG."""
-    from regard.data.transforms import Preprocess
-    from regard.inference.loaded import LoadedModel
-    from regard.models.hog import Hog
+def backbone(images: ImageSet, weights: str | Path | None, on_event: OnEvent) -> LoadedModel | None:
+    """The frozen model whose features judge: of a weight file, or of the cache; None where there is neither."""
     from regard.verbs.prepare import load_aloud
     from regard.weights import cached, convert, find_checkpoint, read_state
     from regard.weights.load import fitting_model
@@ -101,5 +102,4 @@ def backbone(images: ImageSet, weights: str | Path | None, on_event: OnEvent) ->
     for name in BACKBONES:
         if cached(find_checkpoint(name)) is not None:
             return load_aloud(name, on_event, None, images.classes)
-    preprocess = Preprocess(64, 1.0, "squash")
-    return LoadedModel(Hog(len(images.classes)).eval(), preprocess, images.classes, "hog", "none", head=Hog.HEAD)
+    return None
