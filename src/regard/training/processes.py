@@ -226,12 +226,15 @@ class Team:
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
-        """The first process goes through the block, then all others: they find in files what it has made."""
+        """The first process goes through the block, then all others, which find in files what it has made; all go on
+        together.
+        """
         if not self.first:
             self.gather()
         yield
         if self.first:
             self.gather()
+        self.gather()
 
     def add(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its sum over the processes, in place."""
