@@ -37,7 +37,10 @@ Which model should I use on my images, how sure am I, and why.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit code: 0, 1 (`check` found what spoils a result, `reproduce` another one), 2 (a mistake), 130, 143."""
+    """Run one command; return its exit code.
+
+    0; 1 where `check` found what spoils a result or `reproduce` another result; 2 for a mistake; 130, 143 for a signal.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     as_json, debug = (flag in words for flag in GLOBAL_FLAGS)
     words = [word for word in words if word not in GLOBAL_FLAGS]
