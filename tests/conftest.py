@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+CHROMIUM = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+)
 
 sys.path.insert(0, str(Path(__file__).parent / "training"))  # for `interrupted` and `together`, which are scripts too
 
@@ -51,3 +57,16 @@ def together() -> Iterator[Any]:
     together = Together()
     yield together
     together.close()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Headless Chromium; tests that look at pages skip where there is none."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium on this machine")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM.split())
+        yield browser
+        browser.close()

@@ -14,15 +14,15 @@ WORLDS, THREADS, SIZES = (1, 2, 4), (1, 2, 4), (8, 12, 16)
 STEPS = 6
 
 
-def streamed(world: int, threads: int, batch_size: int) -> list[dict[int, str]]:
-    """Per step: row -> digest of its augmented and mixed pixels and its target, over all processes."""
-    steps: list[dict[int, str]] = [{} for _ in range(STEPS)]
+def streamed(world: int, threads: int, batch_size: int) -> list[list[tuple[int, str]]]:
+    """Per step, in the order of the rows: (row, digest of its augmented and mixed pixels and of its target)."""
+    steps: list[list[tuple[int, str]]] = [[] for _ in range(STEPS)]
     for rank in range(world):
         stream = stream_of(Job("", batch_size=batch_size, threads=threads)).from_step(0, rank, world)
         for step, batch in zip(steps, stream, strict=False):
             for row, image, target in zip(batch.rows.tolist(), batch.images, batch.targets, strict=True):
-                step[row] = hashlib.md5(image.numpy().tobytes() + target.numpy().tobytes()).hexdigest()
-    return steps
+                step.append((row, hashlib.md5(image.numpy().tobytes() + target.numpy().tobytes()).hexdigest()))
+    return [sorted(step) for step in steps]
 
 
 def combinations(cases: list[tuple[int, int, int]]) -> int:
@@ -30,7 +30,7 @@ def combinations(cases: list[tuple[int, int, int]]) -> int:
     for world, threads, size in cases:
         found = streamed(world, threads, size)
         assert found == expected[size], (world, threads, size)
-        assert [len(step) for step in found[:1]] == [size]  # none missing, none twice
+        assert [len(step) for step in found] == [size] * STEPS
     return len(cases)
 
 

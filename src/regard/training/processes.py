@@ -40,6 +40,7 @@ WAIT = timedelta(days=7)  # for another's evaluation; who is dead or stands stil
 STILL = 10.0  # seconds after which a suspended process counts as lost
 GONE = 20.0  # seconds that a process may stay behind one that is gone
 GRACE = 10.0  # seconds for torchrun to notice who ended first
+LEFT = "left"  # in torchrun's folder of a process: it goes because another one is gone
 PRIVATE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 torchrun --rdzv-backend c10d --rdzv-conf store_type=file ..."
 _meetings = itertools.count()
 
@@ -272,8 +273,9 @@ class Team:
         Not before torchrun knows of that one: the first to end is what it reports.
         """
         until = time.monotonic() + GRACE
+        (self._own(self.rank) / LEFT).touch()
         while rank is None and time.monotonic() < until:
-            rank = next((other for other, pid in enumerate(self._pids) if _state(pid) in ("", "Z")), None)
+            rank = next((other for other in range(self.world) if self._is_cause(other)), None)
             time.sleep(0.05)
         if rank is None:
             raise PeerFailed(f"rank {self.rank}: the connection to the other processes broke ({reason}); use --resume")
@@ -285,6 +287,13 @@ class Team:
             f"rank {rank}: process {self._pids[rank]} was ended from outside, perhaps for lack of memory; use --resume"
         )
         raise PeerFailed(line if speaks and not explained else "")
+
+    def _own(self, rank: int) -> Path:
+        return self.place.folder / str(rank)
+
+    def _is_cause(self, rank: int) -> bool:
+        """Gone, and not for the sake of another one."""
+        return _state(self._pids[rank]) in ("", "Z") and not (self._own(rank) / LEFT).exists()
 
     def _watch(self, parent: int) -> None:
         """Look after the other processes and torchrun, until `close`."""
