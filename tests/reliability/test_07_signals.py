@@ -50,18 +50,18 @@ def signalled(server, tmp_path: Path, instants: int) -> tuple[int, float]:
     return hits, slowest
 
 
-def signalled_together(together: Together, tmp_path: Path, instants: int) -> float:
+def signalled_together(together: Together, tmp_path: Path, instants: int, steps: int) -> float:
     """Two processes, of which one or both get the signal."""
     rng = random.Random(instants)
-    assert together.train(Job(str(tmp_path / "whole"), steps=40, evaluate_every=5))["codes"] == [0, 0]
+    assert together.train(Job(str(tmp_path / "whole"), steps=steps, evaluate_every=5))["codes"] == [0, 0]
     slowest = 0.0
     for number in range(instants):
         folder, signum = tmp_path / str(number), rng.choice(BOTH)
-        fault = {"kind": "signal", "rank": rng.choice((0, 1, None)), "step": rng.randrange(40), "number": signum}
-        ended = together.train(Job(str(folder), steps=40, evaluate_every=5, fault=fault))
+        fault = {"kind": "signal", "rank": rng.choice((0, 1, None)), "step": rng.randrange(steps), "number": signum}
+        ended = together.train(Job(str(folder), steps=steps, evaluate_every=5, fault=fault))
         assert ended["codes"] == [128 + signum] * 2
         slowest = max(slowest, ended["seconds"])
-        assert together.train(Job(str(folder), steps=40, evaluate_every=5, resume=True))["codes"] == [0, 0]
+        assert together.train(Job(str(folder), steps=steps, evaluate_every=5, resume=True))["codes"] == [0, 0]
         assert farthest(final_state(folder), final_state(tmp_path / "whole")) == 0
     return slowest
 
@@ -73,7 +73,7 @@ def test_signals_at_random_instants(server, tmp_path):
 
 
 def test_signals_to_processes_together(together, tmp_path):
-    signalled_together(together, tmp_path, 1)
+    signalled_together(together, tmp_path, 1, 10)
     record(7, "a signal to one or both of two processes", 1, "1 of 1 stopped at one step and resumed exactly")
 
 
@@ -86,5 +86,5 @@ def test_signals_at_90_random_instants(server, tmp_path):
 
 @pytest.mark.long
 def test_signals_to_processes_together_10_times(together, tmp_path):
-    signalled_together(together, tmp_path, 10)
+    signalled_together(together, tmp_path, 10, 40)
     record(7, "a signal to one or both of two processes", 10, "10 of 10 stopped at one step and resumed exactly")

@@ -1,5 +1,4 @@
-"""A small training for `test_resume.py`, run in processes of its own: `python interrupted.py` forks one per
-line of input.
+"""A small training for `test_resume.py` and the reliability rows: `python interrupted.py` forks one per line of input.
 
 Input lines: FOLDER RESUME. Output lines: "pid N" when a process has begun, "exit N CODE" when it has ended.
 The process writes FOLDER/weights.safetensors, the last thing it does. `Server` starts it from a test.
@@ -7,11 +6,9 @@ The process writes FOLDER/weights.safetensors, the last thing it does. `Server` 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import random
 import subprocess
 import sys
 import time
@@ -169,24 +166,6 @@ def weights_hash(folder: Path) -> str:
 def rows(folder: Path) -> list[dict]:
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in lines]
-
-
-def disturb(server: Server, folder: Path, seconds: float, seed: int, signals: tuple[int, ...]) -> list[int]:
-    """Start, send a signal after a random time, resume, and again until the run comes to its end: the exit
-    codes.
-    """
-    rng = random.Random(seed)
-    codes = []
-    for _ in range(6):
-        pid = server.start(folder, bool(codes))
-        time.sleep(rng.uniform(0, 0.7 * seconds))
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, rng.choice(signals))
-        codes.append(server.wait())
-        if codes[-1] == 0:
-            return codes
-    # The signals always came before the end: let the last one go through.
-    return [*codes, server.train(folder)]
 
 
 def check(folder: Path, undisturbed: tuple[Path, float]) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -102,7 +103,7 @@ class Fault:
         if self.strikes(step, "stop"):
             os.kill(os.getpid(), signal.SIGSTOP)
         if self.strikes(step, "slow"):
-            time.sleep(2.0)
+            time.sleep(1.0)
         if self.strikes(step, "signal"):
             os.kill(os.getpid(), self.number)
 
@@ -270,6 +271,7 @@ def launch(job: Job) -> None:
     if first is not None and (path := private / str(first) / "error.json").exists():
         reason = json.loads(path.read_text())["message"]["message"]
     seconds = time.monotonic() - began
+    shutil.rmtree(private)
     answer = {"codes": [codes[n] for n in range(job.world)], "first": first, "reason": reason, "seconds": seconds}
     print(json.dumps(answer), flush=True)
 
