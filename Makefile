@@ -26,11 +26,8 @@ demo: install  ## the main job on handwritten digits: a small ViT against a smal
 	$(BIN)/regard compare digits --models vit_nano_patch4_32,resnet20_32 --methods scratch --img-size 16 \
 	  --seeds 2 --fractions 0.1,0.3,1 --images-seen 16000 --out runs/demo --resume
 
-# In three processes: all together in one they ended in a segmentation fault twice (docs/log.md).
 test: dev  ## the tests
-	$(BIN)/python -m pytest --ignore tests/reliability --ignore tests/inference/backends
-	$(BIN)/python -m pytest tests/inference/backends
-	$(BIN)/python -m pytest tests/reliability
+	$(BIN)/python -m pytest
 
 test-long: dev  ## the tests with full counts and full-size models
 	$(BIN)/python -m pytest -m "long or not long"

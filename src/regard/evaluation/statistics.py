@@ -68,47 +68,32 @@ def verdict(
         )
     seeds, photos = (len(a), len(b)), a.shape[1]
     difference = float(a.mean() - b.mean())
-    bound = BOUND[metric]
     if min(seeds) < 2:
-        return Verdict(
+        freedom, seed_variance = 0.0, 0.0
+        photo_variance = float((a.mean(axis=0) - b.mean(axis=0)).var(ddof=1) / photos)
+    else:
+        seed_parts, photo_variance = _variances(a, b)
+        seed_variance, parts = float(sum(seed_parts)), np.array([*seed_parts, photo_variance])
+        freedom = float(parts.sum() ** 2 / (parts**2 / np.array([seeds[0] - 1, seeds[1] - 1, photos - 1])).sum())
+    return _tested(
+        Verdict(
             a=a_name,
             b=b_name,
             outcome="undecided",
             difference=difference,
-            low=-bound,
-            high=bound,
+            low=-BOUND[metric],
+            high=BOUND[metric],
             p_value=1.0,
             p_equivalent=1.0,
             margin=margin,
             alpha=alpha,
             seeds=seeds,
             photos=photos,
-            degrees_of_freedom=0.0,
-            seed_variance=0.0,
-            photo_variance=float((a.mean(axis=0) - b.mean(axis=0)).var(ddof=1) / photos),
+            degrees_of_freedom=freedom,
+            seed_variance=seed_variance,
+            photo_variance=photo_variance,
             metric=metric,
         )
-    seed_parts, photo_part = _variances(a, b)
-    parts = np.array([*seed_parts, photo_part])
-    freedom = float(parts.sum() ** 2 / (parts**2 / np.array([seeds[0] - 1, seeds[1] - 1, photos - 1])).sum())
-    tested = _tested(difference, math.sqrt(parts.sum()), freedom, margin, alpha, photos)
-    return Verdict(
-        a=a_name,
-        b=b_name,
-        outcome=_outcome(tested.p_value, tested.p_equivalent, alpha),
-        difference=difference,
-        low=max(-bound, difference - tested.half),
-        high=min(bound, difference + tested.half),
-        p_value=tested.p_value,
-        p_equivalent=tested.p_equivalent,
-        margin=margin,
-        alpha=alpha,
-        seeds=seeds,
-        photos=photos,
-        degrees_of_freedom=freedom,
-        seed_variance=float(sum(seed_parts)),
-        photo_variance=photo_part,
-        metric=metric,
     )
 
 
@@ -141,45 +126,50 @@ def corrected_resampled_t(
     if spread < 1e-15:  # folds that all agree to the last photo: two pseudo-photos, as in `_variances`
         spread = 2 * table.size / photos**2
     own, shared = spread / table.size, spread * test_size / train_size
-    difference = float(table.mean())
-    tested = _tested(difference, math.sqrt(own + shared), table.size - 1, margin, alpha, photos)
-    bound = BOUND[metric]
-    return Verdict(
-        a=a_name,
-        b=b_name,
-        outcome=_outcome(tested.p_value, tested.p_equivalent, alpha),
-        difference=difference,
-        low=max(-bound, difference - tested.half),
-        high=min(bound, difference + tested.half),
-        p_value=tested.p_value,
-        p_equivalent=tested.p_equivalent,
-        margin=margin,
-        alpha=alpha,
-        seeds=(repeats, repeats),
-        photos=photos,
-        degrees_of_freedom=float(table.size - 1),
-        seed_variance=own,
-        photo_variance=shared,
-        metric=metric,
-        folds=folds,
+    return _tested(
+        Verdict(
+            a=a_name,
+            b=b_name,
+            outcome="undecided",
+            difference=float(table.mean()),
+            low=-BOUND[metric],
+            high=BOUND[metric],
+            p_value=1.0,
+            p_equivalent=1.0,
+            margin=margin,
+            alpha=alpha,
+            seeds=(repeats, repeats),
+            photos=photos,
+            degrees_of_freedom=float(table.size - 1),
+            seed_variance=own,
+            photo_variance=shared,
+            metric=metric,
+            folds=folds,
+        )
     )
 
 
-class _Tested(NamedTuple):
-    p_value: float
-    p_equivalent: float
-    half: float  # of the interval
+def _tested(verdict: Verdict) -> Verdict:
+    """A verdict with its tests done, from its difference, variances and degrees of freedom; without these as it is.
 
-
-def _tested(difference: float, error: float, freedom: float, margin: float, alpha: float, photos: int) -> _Tested:
-    """Two-sided t test of no difference, and the larger of the two one-sided tests against +-margin."""
-    within = float(stats.t.sf((margin - abs(difference)) / error, freedom))
+    Two-sided t test of no difference, and the larger of the two one-sided tests against +-margin.
+    """
+    freedom, gap, margin = verdict.degrees_of_freedom, abs(verdict.difference), verdict.margin
+    if not freedom:
+        return verdict
+    error = math.sqrt(verdict.seed_variance + verdict.photo_variance)
+    p_value = float(2 * stats.t.sf(gap / error, freedom))
     # Chance to miss every photo of a kind that makes up `margin` of all photos.
-    unseen = max(0.0, 1 - margin) ** photos
-    return _Tested(
-        float(2 * stats.t.sf(abs(difference) / error, freedom)),
-        max(within, unseen),
-        float(stats.t.ppf(1 - alpha / 2, freedom)) * error,
+    unseen = max(0.0, 1 - margin) ** verdict.photos
+    p_equivalent = max(float(stats.t.sf((margin - gap) / error, freedom)), unseen)
+    half = float(stats.t.ppf(1 - verdict.alpha / 2, freedom)) * error
+    return replace(
+        verdict,
+        outcome=_outcome(p_value, p_equivalent, verdict.alpha),
+        low=max(verdict.low, verdict.difference - half),
+        high=min(verdict.high, verdict.difference + half),
+        p_value=p_value,
+        p_equivalent=p_equivalent,
     )
 
 

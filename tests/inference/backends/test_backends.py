@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from regard.errors import RegardError
 from regard.inference.backends import Maker, Rehearsal, Wish, choose_backend
 from regard.inference.backends import choose as module
 from regard.inference.backends.contract import Backend
-from regard.inference.backends.openvino_backend import available, cache, can_quantise
+from regard.inference.backends.openvino_backend import SignalStack, available, cache, can_quantise, signal_stack_kept
 from regard.inference.loaded import LoadedModel, fresh_model, load_model
 
 needs_openvino = pytest.mark.skipif(not available(), reason="needs OpenVINO: pip install 'regard[fast]'")
@@ -72,6 +73,30 @@ def test_openvino_is_within_its_precision_of_torch(maker: Maker) -> None:
     assert apart(rough, maker) < 0.03
     np.testing.assert_array_equal(exact.run(PIXELS[:3]), exact.run(PIXELS)[:3])
     assert sys.modules["openvino_telemetry"] is None
+
+
+def signal_stack() -> tuple[int | None, int]:
+    state = SignalStack()
+    ctypes.CDLL(None).sigaltstack(None, ctypes.byref(state))
+    return state.ss_sp, state.ss_size
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sigaltstack is read with Linux's layout")
+def test_a_signal_stack_installed_within_is_gone_after() -> None:
+    before, other = signal_stack(), ctypes.create_string_buffer(1 << 16)
+    with signal_stack_kept():
+        theirs = SignalStack(ctypes.addressof(other), 0, len(other))
+        assert ctypes.CDLL(None).sigaltstack(ctypes.byref(theirs), None) == 0
+        assert signal_stack() == (ctypes.addressof(other), len(other))
+    assert signal_stack() == before
+
+
+@needs_openvino
+@pytest.mark.skipif(sys.platform != "linux", reason="sigaltstack is read with Linux's layout")
+def test_openvino_leaves_the_stack_of_signal_handlers(maker: Maker) -> None:
+    before = signal_stack()
+    maker.make("openvino fp32").run(PIXELS)
+    assert signal_stack() == before
 
 
 @needs_nncf

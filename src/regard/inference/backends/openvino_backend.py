@@ -8,6 +8,7 @@ it, and has a fixed batch: a smaller one is filled up.
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import hashlib
 import json
@@ -65,7 +66,8 @@ class OpenVinoBackend:
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
         }
-        compiled = openvino.Core().compile_model(str(folder / FILES[0]), "CPU", settings)
+        with signal_stack_kept():
+            compiled = openvino.Core().compile_model(str(folder / FILES[0]), "CPU", settings)
         self._request = compiled.create_infer_request()
 
     def run(self, pixels: Tensor) -> np.ndarray:
@@ -211,7 +213,7 @@ def _quantised(loaded: LoadedModel, batch_size: int, features: bool, photos: Ite
     samples = [one[None].numpy() for one in photos]
     attends = any(isinstance(module, nn.LayerNorm) for module in loaded.model.modules())
     model = _convert(loaded, -1, features)
-    with _quiet(), _explained(loaded.name):
+    with _quiet(), _explained(loaded.name), signal_stack_kept():
         import nncf
 
         nncf.set_log_level(logging.ERROR)
@@ -246,6 +248,31 @@ def _openvino() -> Any:
         warnings.simplefilter("ignore")
         import openvino
     return openvino
+
+
+class SignalStack(ctypes.Structure):
+    """stack_t of sigaltstack(2), Linux's order."""
+
+    _fields_ = (("ss_sp", ctypes.c_void_p), ("ss_flags", ctypes.c_int), ("ss_size", ctypes.c_size_t))
+
+
+@contextmanager
+def signal_stack_kept() -> Iterator[None]:
+    """This thread's alternate signal stack, the same after as before.
+
+    OpenVINO's CPU plugin installs one of its own, 2 KiB larger than the saved registers, and unmaps it when the
+    plugin goes, from whatever thread that happens in. Python runs its signal handlers there: Ctrl-C or SIGTERM
+    can then end in a segmentation fault.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    sigaltstack, before = ctypes.CDLL(None).sigaltstack, SignalStack()
+    sigaltstack(None, ctypes.byref(before))
+    try:
+        yield
+    finally:
+        sigaltstack(ctypes.byref(before), None)
 
 
 def _version(package: str) -> str:
