@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,18 @@ def show(verb: str, result: Any, as_json: bool) -> None:
 
 
 def exit_code(verb: str, result: Any) -> int:
-    """1 where `check` found what would spoil a result, or `reproduce` came to another one; else 0."""
+    """1 where `check` found what would spoil a result, `reproduce` came to another one, or a model failed; else 0."""
+    from regard.verbs.battery import Verification
+
+    if isinstance(result, Verification):
+        return int(result.failed)
     return int((verb == "check" and result.spoils) or (verb == "reproduce" and result.outcome == "different"))
 
 
 def plain(value: Any) -> Any:
-    """Records, arrays and paths as what JSON knows."""
+    """Records, arrays and paths as what JSON knows; a number that is not finite has no place there and becomes null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
@@ -36,9 +43,9 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(item) for item in value]
     if isinstance(value, np.ndarray):
-        return value.tolist()
+        return plain(value.tolist())
     if isinstance(value, np.generic):
-        return value.item()
+        return plain(value.item())
     return str(value) if isinstance(value, Path) else value
 
 
@@ -126,6 +133,12 @@ def compare_lines(result: Any) -> list[str]:
     return [result.sentence, "", *rows, "", f"report: {result.report}"]
 
 
+def distil_lines(result: Any) -> list[str]:
+    """The same, and where the distilled student lies."""
+    lines = compare_lines(result)
+    return [*lines, f"student: {result.student}"] if hasattr(result, "student") else lines
+
+
 def reproduce_lines(result: Any) -> list[str]:
     """The outcome, by which rule, and what differs."""
     weights = "weights equal" if result.equal_weights else "weights differ"
@@ -137,12 +150,19 @@ def reproduce_lines(result: Any) -> list[str]:
     ]
 
 
+def models_lines(result: Any) -> list[str]:
+    """The table, the sheet of one model, or what the checks found."""
+    return list(result.lines())
+
+
 LINES: dict[str, Callable[[Any], list[str]]] = {
     "check": check_lines,
     "train": train_lines,
     "evaluate": evaluate_lines,
     "predict": predict_lines,
     "embed": embed_lines,
+    "models": models_lines,
     "compare": compare_lines,
+    "distil": distil_lines,
     "reproduce": reproduce_lines,
 }
