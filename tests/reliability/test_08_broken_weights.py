@@ -101,7 +101,7 @@ def without(state: State, name: str) -> State:
 
 
 WRONG: dict[str, tuple[Callable[[State], State], str]] = {
-    "another family": (lambda s: create_model("resnet20_32", 3).state_dict(), "weights of a ResNet, but vit_nano"),
+    "another family": (lambda s: create_model("resnet20_32", 3).state_dict(), "a torchvision ResNet, but vit_nano"),
     "another size": (lambda s: create_model("vit_micro_patch4_32", 3).state_dict(), "they fit vit_micro_patch4_32"),
     "transposed head": (lambda s: {**s, "head.weight": s["head.weight"].T.contiguous()}, "contradicts itself"),
     "missing key": (lambda s: without(s, "norm.weight"), "the weights lack norm.weight"),

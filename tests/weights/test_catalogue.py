@@ -16,13 +16,16 @@ from regard.models import count_parameters, create_model, list_models, model_spe
 from regard.weights import CHECKPOINTS, Checkpoint, checkpoints_of, find_checkpoint
 from regard.weights.catalogue import HubFile, imagenet_classes
 
-TIMM = [checkpoint for checkpoint in CHECKPOINTS if isinstance(checkpoint.source, HubFile)]
+TIMM = [checkpoint for checkpoint in CHECKPOINTS if str(checkpoint.source).startswith("timm/")]
 TORCHVISION = [checkpoint for checkpoint in CHECKPOINTS if checkpoint.tag.endswith(("tv_in1k", "tv2_in1k"))]
+SEGMENTERS = [checkpoint for checkpoint in CHECKPOINTS if checkpoint.tag.endswith("tv_coco")]
 PUBLISHED = {
     weights.url: weights
-    for name in torchvision.models.list_models(module=torchvision.models)
+    for module in (torchvision.models, torchvision.models.segmentation)
+    for name in torchvision.models.list_models(module=module)
     for weights in torchvision.models.get_model_weights(name)
 }
+HALVED = ("googlenet", "inception_v3")  # torchvision's models of these names map their input to mean 0.5 and std 0.5
 
 
 def test_tags_are_unique_and_belong_to_registered_models() -> None:
@@ -52,13 +55,33 @@ def test_torchvision_publishes_this_file_with_this_preprocessing(checkpoint: Che
     assert [ours.size] == transforms.crop_size
     assert [math.floor(ours.size / ours.crop_pct)] == transforms.resize_size
     assert ours.interpolation == transforms.interpolation.value
-    assert (list(ours.mean), list(ours.std)) == (list(transforms.mean), list(transforms.std))
-    assert checkpoint.parameters == weights.meta["num_params"]
-    assert checkpoint.top1 == weights.meta["_metrics"]["ImageNet-1K"]["acc@1"]
+    halved = checkpoint.architecture in HALVED
+    expected = ([0.5] * 3, [0.5] * 3) if halved else (list(transforms.mean), list(transforms.std))
+    assert (list(ours.mean), list(ours.std)) == expected
+    # torchvision counts GoogLeNet without the auxiliary classifiers that its file has.
+    counted = 6_624_904 if checkpoint.architecture == "googlenet" else checkpoint.parameters
+    assert counted == weights.meta["num_params"]
+    metrics = weights.meta["_metrics"]["ImageNet-1K"]
+    assert (checkpoint.top1, checkpoint.top5) == (metrics["acc@1"], metrics["acc@5"])
     assert checkpoint.size_mb == pytest.approx(weights.meta["_file_size"] * 2**20 / 1e6, rel=0.01)
     assert checkpoint.sha256 is not None
     assert checkpoint.sha256 == str(checkpoint.source).removesuffix(".pth").rsplit("-", 1)[1]
     assert len(checkpoint.sha256) == 8
+
+
+@pytest.mark.parametrize("checkpoint", SEGMENTERS, ids=lambda checkpoint: checkpoint.tag)
+def test_torchvision_publishes_this_file_of_a_segmenter(checkpoint: Checkpoint) -> None:
+    weights = PUBLISHED[checkpoint.source]
+    transforms = weights.transforms()
+    ours = checkpoint.preprocess
+    assert [ours.size] == transforms.resize_size
+    assert ours.interpolation == transforms.interpolation.value
+    assert (list(ours.mean), list(ours.std)) == (list(transforms.mean), list(transforms.std))
+    assert checkpoint.parameters == weights.meta["num_params"]
+    assert checkpoint.num_classes == len(weights.meta["categories"])
+    metrics = weights.meta["_metrics"]["COCO-val2017-VOC-labels"]
+    assert f"mean IoU {metrics['miou']}, pixel accuracy {metrics['pixel_acc']}" in checkpoint.note
+    assert checkpoint.sha256 == str(checkpoint.source).removesuffix(".pth").rsplit("-", 1)[1]
 
 
 @pytest.mark.parametrize("checkpoint", CHECKPOINTS, ids=lambda checkpoint: checkpoint.tag)
@@ -98,6 +121,16 @@ def test_class_names_are_imagenets_where_the_head_is() -> None:
     assert len(set(imagenet_classes())) == 1000
 
 
-def test_timm_knows_every_vit_by_our_name() -> None:
-    names = {checkpoint.architecture for checkpoint in CHECKPOINTS}
-    assert names <= set(timm.list_models())
+def test_timm_knows_every_architecture_of_its_weights_by_our_name() -> None:
+    assert {checkpoint.architecture for checkpoint in TIMM} <= set(timm.list_models())
+
+
+@pytest.mark.parametrize(
+    "checkpoint", [c for c in CHECKPOINTS if ".meta_" in c.tag], ids=lambda checkpoint: checkpoint.tag
+)
+def test_metas_files_are_those_that_timm_copied(checkpoint: Checkpoint) -> None:
+    config = get_pretrained_cfg(checkpoint.tag.replace("meta_in1k", "fb_in1k").replace("meta_lvd", "lvd"))
+    assert config is not None
+    assert checkpoint.source == config.url
+    assert checkpoint.sha256 is None or f"-{checkpoint.sha256}.pth" in str(checkpoint.source)
+    assert (checkpoint.sha256 is None) == (checkpoint.num_classes == 0)

@@ -23,22 +23,38 @@ def zeros(*names: str) -> State:
 @pytest.mark.parametrize(
     ("dialect", "names"),
     [
-        ("timm", ["patch_embed.proj.weight", "cls_token"]),
-        ("huggingface", ["vit.embeddings.patch_embeddings.projection.weight"]),
-        ("huggingface", ["embeddings.patch_embeddings.projection.weight"]),
-        ("torchvision", ["conv_proj.weight", "class_token"]),
-        ("google", ["embedding/kernel", "cls"]),
-        ("google", ["Transformer/encoder_norm/scale"]),
-        ("resnet", ["conv1.weight", "layer1.0.conv1.weight"]),
-        ("other", ["features.0.weight"]),
-        ("other", []),
+        ("timm ViT", ["patch_embed.proj.weight", "cls_token"]),
+        ("Hugging Face ViT", ["vit.embeddings.patch_embeddings.projection.weight"]),
+        ("Hugging Face ViT", ["embeddings.patch_embeddings.projection.weight"]),
+        (
+            "Hugging Face DeiT",
+            ["deit.embeddings.patch_embeddings.projection.weight", "deit.embeddings.distillation_token"],
+        ),
+        ("Hugging Face DeiT", ["embeddings.patch_embeddings.projection.weight", "embeddings.distillation_token"]),
+        (
+            "Hugging Face DINOv2",
+            ["embeddings.patch_embeddings.projection.weight", "encoder.layer.0.layer_scale1.lambda1"],
+        ),
+        ("Meta DINOv2", ["patch_embed.proj.weight", "mask_token", "blocks.0.ls1.gamma"]),
+        ("Meta DINOv2", ["patch_embed.proj.weight", "register_tokens", "blocks.0.ls1.gamma"]),
+        ("timm ViT", ["patch_embed.proj.weight", "reg_token", "blocks.0.ls1.gamma"]),
+        ("torchvision ViT", ["conv_proj.weight", "class_token"]),
+        ("Google ViT", ["embedding/kernel", "cls"]),
+        ("Google ViT", ["Transformer/encoder_norm/scale"]),
+        ("torchvision ResNet", ["conv1.weight", "layer1.0.conv1.weight"]),
+        ("", ["features.0.weight"]),
+        ("", []),
     ],
 )
 def test_dialects_are_told_apart(dialect: str, names: list[str]) -> None:
-    assert detect_dialect(names) == dialect
+    found = detect_dialect(names)
+    assert (found.name if found else "") == dialect
 
 
-@pytest.mark.parametrize("architecture", ["vit_tiny_patch16_224", "resnet18"])
+@pytest.mark.parametrize(
+    "architecture",
+    ["vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "vit_small_patch14_reg4_dinov2", "resnet18"],
+)
 def test_our_own_names_pass_unchanged_and_twice_is_once(architecture: str) -> None:
     with torch.device("meta"):
         state = create_model(architecture).state_dict()

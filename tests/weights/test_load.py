@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
 from regard.errors import RegardError
+from regard.layers.position import resample_positions
 from regard.models import create_model
 from regard.models.resnet import ResNet
 from regard.models.vit import ViT
@@ -81,6 +82,35 @@ def test_positions_follow_the_image_size_and_it_is_said() -> None:
     assert same(source.state_dict(), target.state_dict(), but="pos_embed")
 
 
+@pytest.mark.parametrize(
+    ("name", "prefix"), [("deit_nano_distilled_patch4_32", 2), ("vit_nano_patch4_reg4_dinov2_32", 0)]
+)
+def test_all_rows_of_positions_that_are_no_patch_are_kept(name: str, prefix: int) -> None:
+    source, target = create_model(name, 10), create_model(name, 10, img_size=48)
+    (line,) = load_state(target, source.state_dict())
+    assert line == "position embedding resampled from 8x8 to 12x12 patches"
+    theirs, ours = source.get_parameter("pos_embed"), target.get_parameter("pos_embed")
+    assert ours.shape[1] == prefix + 144
+    assert torch.equal(ours, resample_positions(theirs, (12, 12), prefix))
+
+
+def test_positions_of_another_number_of_prefix_tokens_are_no_matter_of_image_size() -> None:
+    distilled = create_model("deit_nano_distilled_patch4_32", 10).state_dict()
+    plain = {name: tensor for name, tensor in distilled.items() if "dist" not in name}
+    with pytest.raises(RegardError, match=r"pos_embed has shape \(1, 66, 96\), the model's has \(1, 65, 96\)"):
+        load_state(create_model("deit_nano_patch4_32", 10), plain)
+
+
+def test_a_distilled_model_takes_two_fresh_heads_where_asked() -> None:
+    state = create_model("deit_nano_distilled_patch4_32", 100).state_dict()
+    target = create_model("deit_nano_distilled_patch4_32", 7)
+    with pytest.raises(RegardError, match=r"head of 100 classes, the model has one of 7"):
+        load_state(target, state)
+    (line,) = load_state(target, state, num_classes=7)
+    assert "a fresh head of 7 classes" in line
+    assert same({name: tensor for name, tensor in target.state_dict().items() if not name.startswith("head")}, state)
+
+
 def test_another_patch_size_is_an_error() -> None:
     with pytest.raises(RegardError, match=r"w: weights for patches of 8 pixels, the model has patches of 4"):
         load_state(vit(), vit(patch_size=8).state_dict(), "w")
@@ -135,7 +165,17 @@ def test_old_files_without_the_batch_counter_are_loaded() -> None:
     assert same(source.state_dict(), target.state_dict())
 
 
-@pytest.mark.parametrize("fitting", ["vit_tiny_patch16_384", "vit_small_patch32_224", "resnet34"])
+@pytest.mark.parametrize(
+    "fitting",
+    [
+        "vit_tiny_patch16_384",
+        "vit_small_patch32_224",
+        "deit_base_distilled_patch16_384",
+        "vit_small_patch14_reg4_dinov2",
+        "resnet34",
+        "googlenet",
+    ],
+)
 def test_the_model_that_the_weights_fit_is_named(fitting: str) -> None:
     with torch.device("meta"):
         state = create_model(fitting).state_dict()
@@ -147,3 +187,19 @@ def test_the_model_that_the_weights_fit_is_named(fitting: str) -> None:
 def test_weights_of_nothing_known_get_an_advice() -> None:
     with pytest.raises(RegardError, match="name the model that they are of"):
         load_state(vit(), {"features.0.weight": torch.zeros(1)}, num_classes=10)
+
+
+def test_weights_of_a_resnet_are_loaded_around_non_local_blocks_and_that_is_said() -> None:
+    ours, plain = create_model("resnet20_nl_32", 5).eval(), create_model("resnet20_32", 5).eval()
+    notes = load_state(ours, plain.state_dict())
+    assert notes == [
+        "the weights have no nonlocals.layer2_1: what is there stays, untrained, and hands on what it gets"
+    ]
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(ours(x), plain(x))
+    assert load_state(create_model("resnet20_nl_32", 5), ours.state_dict()) == []
+    damaged = dict(ours.state_dict())
+    del damaged["nonlocals.layer2_1.theta.weight"]
+    with pytest.raises(RegardError, match=r"the weights lack nonlocals\.layer2_1\.theta\.weight"):
+        load_state(create_model("resnet20_nl_32", 5), damaged)

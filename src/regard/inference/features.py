@@ -160,11 +160,11 @@ def fingerprint(images: ImageSet, row: int) -> bytes:
     return digest.digest()
 
 
-def backbone_hash(model: nn.Module, head: str) -> str:
-    """Hex SHA-256 over names, shapes and values of everything in the state dict but the layer `head`."""
+def backbone_hash(model: nn.Module, heads: Sequence[str] = ()) -> str:
+    """Hex SHA-256 over names, shapes and values of everything in the state dict but the layers `heads`."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
-        if head and name.startswith(f"{head}."):
+        if name.startswith(tuple(f"{head}." for head in heads)):
             continue
         flat = value.detach().cpu().contiguous()
         digest.update(f"{name}{tuple(flat.shape)}{flat.dtype}".encode())
@@ -185,7 +185,7 @@ class FeatureCache:
         identity = {
             "format": FORMAT,
             "model": type(loaded.model).__qualname__,
-            "weights": backbone_hash(loaded.model, loaded.head),
+            "weights": backbone_hash(loaded.model, loaded.heads),
             "preprocess": loaded.preprocess.to_config(),
         }
         text = json.dumps(identity, sort_keys=True, default=str)

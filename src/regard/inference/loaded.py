@@ -18,7 +18,7 @@ from regard.inference.pooling import head_input, pooled_features, probe, set_hea
 from regard.inference.precision import Precision
 from regard.inference.rows import outputs
 from regard.inference.timm_models import make_timm, timm_outputs, timm_preprocess, timm_pretraining
-from regard.models import create_model, head_name, list_models, model_spec
+from regard.models import create_model, head_names, list_models, model_spec
 from regard.results import Predictions, Problem
 from regard.runs import Run
 from regard.weights import (
@@ -44,6 +44,12 @@ if TYPE_CHECKING:
     OneImage = str | Path | Image.Image | np.ndarray | Tensor
 
 FROM_SCRATCH = "none (trained from scratch)"
+IN_PYTHON = {  # what takes models of the tasks that the verbs do not
+    "segment": "regard.create_model makes it, a call gives logits of each pixel",
+    "seq2seq": "examples/dates.py trains one and writes with it",
+    "image-text": "regard.create_model makes it, encode_image and encode_text compare images with texts",
+    "generate": "regard.create_model makes it, generate draws images",
+}
 
 
 @dataclass
@@ -107,6 +113,11 @@ class LoadedModel:
                 raise error
             vectors.append(vector)
         return np.stack(vectors) if vectors else np.empty((0, head_input(self)), np.float32)
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Dotted names of all layers that answer, `head` first; empty where there is none."""
+        return (self.head, *getattr(self.model, "OTHER_HEADS", ())) if self.head else ()
 
     def pooled(self, images: Tensor) -> Tensor:
         """(B, 3, S, S) normalised -> (B, D) what the head multiplies."""
@@ -186,7 +197,7 @@ def fresh_model(
         spec, head = None, probe(model, size)[1]
     else:
         name = name.partition(".")[0]
-        spec = model_spec(name)
+        spec = _classifier(name)
         size = size or spec.img_size
         model = create_model(
             name,
@@ -196,7 +207,7 @@ def fresh_model(
             drop_path_rate=drop_path_rate,
             force=force,
         )
-        head = head_name(model)
+        head = head_names(model)[0]
     return LoadedModel(
         model=model.to(_device()),
         preprocess=_sized(preprocess or default_preprocess(size), size),
@@ -242,10 +253,21 @@ def output_names(count: int, own: Sequence[str] = ()) -> tuple[str, ...]:
     return tuple(own) if len(own) == count else tuple(f"class {number}" for number in range(count))
 
 
+def _classifier(name: str) -> ModelSpec:
+    """The sheet of a registered model that classifies. Raises RegardError for one of another task."""
+    spec = model_spec(name)
+    if spec.task != "classify":
+        raise RegardError(
+            f"{name}: its task is {spec.task!r}, and here images are classified; "
+            f"choose a model that does that, or use it from Python: {IN_PYTHON[spec.task]}"
+        )
+    return spec
+
+
 def _published(name: str, weights: str | Path | None, wanted: Wanted, announce: Callable[[str], object]) -> LoadedModel:
     """A registered model with published weights, or with those of a file."""
     architecture, _, tag = name.partition(".")
-    spec = model_spec(architecture)
+    spec = _classifier(architecture)
     messages: list[str] = []
     if weights is None:
         checkpoint = find_checkpoint(name)
@@ -270,7 +292,7 @@ def _published(name: str, weights: str | Path | None, wanted: Wanted, announce: 
         classes=wanted.names(outputs, own),
         name=name,
         pretraining=_pretraining(checkpoint) if checkpoint and weights is None else _unknown(path),
-        head=head_name(model),
+        head=head_names(model)[0],
         spec=spec,
         messages=messages,
     )
@@ -281,7 +303,7 @@ def _registered(
 ) -> nn.Module:
     """The registered model that fits `state`, with a fresh head where another number of outputs is wanted."""
     with torch.device("meta"):
-        head = head_name(create_model(architecture))
+        head = head_names(create_model(architecture))[0]
     found = len(state[f"{head}.weight"]) if f"{head}.weight" in state else None
     outputs = wanted.outputs or found
     if outputs is None:
@@ -307,14 +329,14 @@ def _from_run(folder: Path, weights: str | Path | None, wanted: Wanted) -> Loade
         _strict(model, state, run.weights_path)
     else:
         architecture = name.partition(".")[0]
-        if architecture not in list_models():
+        if architecture.partition("+")[0] not in list_models():
             raise RegardError(
                 f"{folder}: was trained from a module of yours ({name}); make that module and "
                 f"load_model(module, weights={str(run.weights_path)!r}, preprocess=..., classes=...)"
             )
         spec = model_spec(architecture)
         model = create_model(architecture, num_classes=len(run.classes), img_size=preprocess.size, force=True)
-        head = head_name(model)
+        head = head_names(model)[0]
         if _put_neighbours(model, head, state, result):
             _strict(model, state, run.weights_path)
         else:
@@ -341,7 +363,10 @@ def _put_neighbours(model: nn.Module, head: str, state: Mapping[str, Tensor], re
     """Whether the state's head is one of nearest neighbours, which then takes the place of the model's Linear."""
     if not head or f"{head}.features" not in state:
         return False
-    model.set_submodule(head, Neighbours.like(state, head, len(result.test.classes), result.problem))
+    neighbours = Neighbours.like(state, head, len(result.test.classes), result.problem)
+    for name in (head, *getattr(model, "OTHER_HEADS", ())):
+        if f"{name}.features" in state:
+            model.set_submodule(name, neighbours)
     return True
 
 
@@ -432,7 +457,7 @@ def _unknown(path: Path) -> str:
 
 
 def _outputs(model: nn.Module) -> int:
-    linear = model.get_submodule(head_name(model))
+    linear = model.get_submodule(head_names(model)[0])
     assert isinstance(linear, nn.Linear)
     return linear.out_features
 

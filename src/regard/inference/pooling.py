@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -10,23 +10,10 @@ from torch import Tensor, nn
 from regard.errors import RegardError
 from regard.inference.neighbours import Neighbours
 from regard.inference.precision import device_of
+from regard.models import features_method
 
 if TYPE_CHECKING:
     from regard.inference.loaded import LoadedModel
-
-
-class Pooled(Protocol):
-    """The part of a model's features that is needed here."""
-
-    @property
-    def pooled(self) -> Tensor: ...
-
-
-@runtime_checkable
-class HasFeatures(Protocol):
-    """A model that says itself what its head multiplies: every registered one, and any that wishes to."""
-
-    def features(self, x: Tensor, /) -> Pooled: ...
 
 
 @torch.inference_mode()
@@ -68,10 +55,10 @@ def probe(model: nn.Module, size: int) -> tuple[int, str]:
 
 
 def pooled_features(model: nn.Module, head: str, images: Tensor) -> Tensor:
-    """(B, D) what the head multiplies: `features().pooled` if the model has it, else what `head` reads."""
-    # torchvision's VGG and others have a submodule of this name, which is something else.
-    if isinstance(model, HasFeatures) and not isinstance(model.features, nn.Module):
-        return model.features(images).pooled
+    """(B, D) what the head multiplies: `.pooled` of the model's features if it has them, else what `head` reads."""
+    features = features_method(model)
+    if features is not None:
+        return features(images).pooled
     if not head:
         raise RegardError(
             f"{type(model).__name__}: its output comes from no nn.Linear, so what its head reads is unknown; "
@@ -101,10 +88,21 @@ def set_head(loaded: LoadedModel, weight: Tensor, bias: Tensor) -> None:
 def set_head_module(loaded: LoadedModel, head: nn.Linear | Neighbours) -> None:
     """Put `head` in the place of the last layer; it goes to the model's device, classes stay.
 
-    Raises RegardError where the model has no last Linear.
+    Other heads of as many inputs become the same module, so that the model's answer is that of `head`; those of
+    another width, which speak in training only, become ones of as many outputs, all zero. Raises RegardError where the
+    model has no last Linear.
     """
-    head_input(loaded)
-    loaded.model.set_submodule(loaded.head, head.to(device_of(loaded.model)))
+    width, device = head_input(loaded), device_of(loaded.model)
+    for name in loaded.heads:
+        inputs = getattr(loaded.model.get_submodule(name), "in_features", width)
+        loaded.model.set_submodule(name, (head if inputs == width else _zeros(inputs, head.out_features)).to(device))
+
+
+def _zeros(inputs: int, outputs: int) -> nn.Linear:
+    linear = nn.Linear(inputs, outputs)
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return linear
 
 
 def head_input(loaded: LoadedModel) -> int:

@@ -265,7 +265,7 @@ def _identity(job: Job) -> dict[str, Any]:
 
     loaded = job.loaded
     model = {
-        "weights": backbone_hash(loaded.model, ""),
+        "weights": backbone_hash(loaded.model),
         "preprocess": loaded.preprocess.to_config(),
         "problem": loaded.problem,
         "classes": loaded.classes,

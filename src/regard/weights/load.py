@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from torch import Tensor, nn
 
 from regard.errors import RegardError
 from regard.layers.position import resample_positions
-from regard.models import create_model, head_name, list_models, model_spec
-from regard.weights.convert import State, convert, left_out
+from regard.models import ModelSpec, create_model, head_names, list_models, model_spec
+from regard.models.swin import TABLE, WindowAttention, resize_table
+from regard.weights.convert import convert, detect_dialect, left_out
 from regard.weights.detect import visible
+from regard.weights.dialects import State
 
 POSITIONS = "pos_embed"
 COUNTER = "num_batches_tracked"
@@ -30,7 +33,8 @@ def load_state(
     state: in any published dialect (`convert` is applied where the names are not the model's own).
     num_classes: the class count that the user asked for; only then may a head of another count, or none,
     leave the model's own fresh head in place. A position embedding for another image size is resampled to
-    the model's grid. path: for messages.
+    the model's grid, and tables of relative positions to its windows; parts that hand on what they get until
+    they are trained may be missing. path: for messages.
 
     Raises RegardError, naming the first names that do not fit and, where there is one, the model that they
     would fit. The model is unchanged in that case.
@@ -45,7 +49,9 @@ def load_state(
     try:
         _check_patch(own, fitting)
         notes += _fit_head(model, own, fitting, num_classes)
-        notes += _fit_positions(own, fitting)
+        notes += _fit_positions(model, own, fitting)
+        notes += _fit_tables(model, own, fitting)
+        notes += _keep_fresh(model, own, fitting)
         # Files of before torch 0.4.1 lack this counter; only a momentum of None would read it.
         fitting |= {name: own[name] for name in own.keys() - fitting.keys() if name.endswith(COUNTER)}
         _check_names(own, fitting)
@@ -65,17 +71,22 @@ class _Misfit(Exception):
 
 
 def _check_patch(own: State, state: State) -> None:
-    name = "patch_embed.proj.weight"
-    if name in own and name in state and own[name].shape[2:] != state[name].shape[2:]:
-        theirs, ours = state[name].shape[-1], own[name].shape[-1]
+    theirs, ours = _patch_side(state), _patch_side(own)
+    if theirs and ours and theirs != ours:
         raise _Misfit(f"weights for patches of {theirs} pixels, the model has patches of {ours}")
+
+
+def _patch_side(state: Mapping[str, Tensor]) -> int | None:
+    """Pixels per side of the patches that the weights cut from an image; None where they are of no such model."""
+    patch = state.get("patch_embed.proj.weight")
+    return int(patch.shape[-1]) if patch is not None and patch.ndim == 4 and patch.shape[1] == 3 else None
 
 
 def _fit_head(model: nn.Module, own: State, state: State, num_classes: int | None) -> list[str]:
     """Leaves the model's fresh head in `state` where the class counts differ and the user asked for that."""
-    prefix = head_name(model) + "."
-    ours = {name: tensor for name, tensor in own.items() if name.startswith(prefix)}
-    theirs = {name: tensor for name, tensor in state.items() if name.startswith(prefix)}
+    prefixes = tuple(f"{name}." for name in head_names(model))
+    ours = {name: tensor for name, tensor in own.items() if name.startswith(prefixes)}
+    theirs = {name: tensor for name, tensor in state.items() if name.startswith(prefixes)}
     if not ours:
         for name in theirs:
             del state[name]
@@ -106,24 +117,61 @@ def _rows(head: Mapping[str, Tensor]) -> int:
     return int(last.shape[0]) if last is not None and last.ndim else 0
 
 
-def _fit_positions(own: State, state: State) -> list[str]:
-    """Resamples the position embedding (1, 1 + h*w, D) to the model's grid of patches."""
-    if POSITIONS not in own or POSITIONS not in state or own[POSITIONS].shape == state[POSITIONS].shape:
+def _fit_positions(model: nn.Module, own: State, state: State) -> list[str]:
+    """Resamples the position embedding (1, prefix + h*w, D) to the model's grid; prefix: tokens that have a row of it.
+
+    The weights are taken to be of square images.
+    """
+    new = getattr(model, "grid", None)
+    if new is None or POSITIONS not in own or POSITIONS not in state or own[POSITIONS].shape == state[POSITIONS].shape:
         return []
     theirs, ours = state[POSITIONS], own[POSITIONS]
-    old, new = _grid(theirs), _grid(ours)
-    if old is None or new is None or theirs.shape[-1] != ours.shape[-1]:
+    prefix = ours.shape[1] - new[0] * new[1]
+    side = _side(theirs, prefix)
+    if side is None or theirs.shape[-1] != ours.shape[-1]:
         return []  # not a matter of image size: the shapes are judged below
-    state[POSITIONS] = resample_positions(theirs, new, prefix=1)
-    return [f"position embedding resampled from {old[0]}x{old[1]} to {new[0]}x{new[1]} patches"]
+    state[POSITIONS] = resample_positions(theirs, new, prefix)
+    return [f"position embedding resampled from {side}x{side} to {new[0]}x{new[1]} patches"]
 
 
-def _grid(positions: Tensor) -> tuple[int, int] | None:
-    """The square grid of patches behind (1, 1 + N, D) positions; None where N is no square."""
+def _fit_tables(model: nn.Module, own: State, state: State) -> list[str]:
+    """Resizes the tables of relative positions, ((2w - 1)^2, H) of square windows, to the windows of the model."""
+    resized: Counter[tuple[int, tuple[int, int]]] = Counter()
+    for layer, module in model.named_modules():
+        name = f"{layer}.{TABLE}"
+        if not isinstance(module, WindowAttention) or name not in state:
+            continue
+        theirs, ours = state[name], own[name]
+        side = math.isqrt(len(theirs)) if theirs.ndim == 2 else 0
+        if len(theirs) != len(ours) and theirs.shape[1] == ours.shape[1] and side * side == len(theirs) and side % 2:
+            state[name] = resize_table(theirs, module.window)
+            resized[(side + 1) // 2, module.window] += 1
+    return [
+        f"relative positions of {count} layers resized from windows of {side}x{side} to {rows}x{columns} tokens"
+        for (side, (rows, columns)), count in resized.items()
+    ]
+
+
+def _side(positions: Tensor, prefix: int) -> int | None:
+    """Patches per side behind (1, prefix + N, D) positions; None where N is no square."""
     if positions.ndim != 3:
         return None
-    side = math.isqrt(max(positions.shape[1] - 1, 0))
-    return (side, side) if side and side * side == positions.shape[1] - 1 else None
+    side = math.isqrt(max(positions.shape[1] - prefix, 0))
+    return side if side and side * side == positions.shape[1] - prefix else None
+
+
+def _keep_fresh(model: nn.Module, own: State, state: State) -> list[str]:
+    """Leaves the model's own parts in `state` that the weights lack and that hand on what they get while untrained.
+
+    So the weights of a ResNet-50 may be loaded around non-local blocks and mean what they meant.
+    """
+    parts = [name for name, module in model.named_modules() if getattr(module, "IDENTITY_AT_START", False)]
+    lacking = [part for part in parts if not any(name.startswith(f"{part}.") for name in state)]
+    for part in lacking:
+        state.update({name: tensor for name, tensor in own.items() if name.startswith(f"{part}.")})
+    if not lacking:
+        return []
+    return [f"the weights have no {', '.join(lacking)}: what is there stays, untrained, and hands on what it gets"]
 
 
 def _check_names(own: State, state: State) -> None:
@@ -159,23 +207,30 @@ def fitting_model(state: Mapping[str, Tensor]) -> str | None:
     for name in _candidates(state):
         with torch.device("meta"):
             model = create_model(name)
-        prefix = head_name(model) + "."
-        body = {key: shape for key, shape in _body(model.state_dict()).items() if not key.startswith(prefix)}
-        if body and body == {key: shape for key, shape in wanted.items() if not key.startswith(prefix)}:
+        heads = tuple(f"{head}." for head in head_names(model))
+        body = {key: shape for key, shape in _body(model.state_dict()).items() if not key.startswith(heads)}
+        if body and body == {key: shape for key, shape in wanted.items() if not key.startswith(heads)}:
             return name
     return None
 
 
 def _candidates(state: Mapping[str, Tensor]) -> Iterable[str]:
-    """Models of the right family, patch size and, where the positions tell it, image size first."""
-    patch = state.get("patch_embed.proj.weight")
-    if patch is None and "conv1.weight" not in state:
-        return []
-    side = None if patch is None or patch.ndim != 4 else int(patch.shape[-1])
-    names = [name for name in list_models() if model_spec(name).patch_size == side]
-    grid = _grid(state[POSITIONS]) if POSITIONS in state else None
-    size = grid[0] * side if grid and side else None
-    return sorted(names, key=lambda name: model_spec(name).img_size != size)
+    """Models of the families that bear such names, of this patch size; those of the positions' image size first."""
+    dialect = detect_dialect(state)
+    families = dialect.families if dialect else ()
+    side = _patch_side(state)
+    specs = [
+        spec
+        for spec in map(model_spec, list_models())
+        if spec.img_size and spec.family in families and (side is None or spec.patch_size in (None, side))
+    ]
+    grids = {_side(state[POSITIONS], prefix) for prefix in (0, 1, 2)} if POSITIONS in state else set()
+
+    def unlikely(spec: ModelSpec) -> tuple[bool, int]:
+        grid = spec.img_size // (spec.patch_size or spec.img_size)
+        return grid not in grids, families.index(spec.family)  # a plain DeiT is a ViT by every name: the ViT is named
+
+    return [spec.name for spec in sorted(specs, key=unlikely)]
 
 
 def _body(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

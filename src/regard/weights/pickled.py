@@ -4,6 +4,10 @@ First the pickle is interpreted here into inert data: a global becomes a `Name` 
 call becomes a record and is never made. That tells which global a hostile file asks for, and what each
 tensor claims about its storage, before anything is allocated. Then `torch.load(weights_only=True)` does the
 reading.
+
+Beside tensors, training scripts save their options as an argparse.Namespace. It is read as a `Settings`, which has no
+code of its own and which nobody looks into, and only in the form that pickle gives it: made without arguments, then
+filled with a dict.
 """
 
 from __future__ import annotations
@@ -43,7 +47,19 @@ _ELEMENT_BYTES = {
 _ORDERED_DICT = "collections.OrderedDict"
 _TENSOR = "torch._utils._rebuild_tensor_v2"
 _PARAMETER = "torch._utils._rebuild_parameter"
-_ALLOWED = {_ORDERED_DICT, _TENSOR, _PARAMETER, "torch.Size", *(f"torch.{name}" for name in _ELEMENT_BYTES)}
+_NAMESPACE = "argparse.Namespace"
+_ALLOWED = {
+    _ORDERED_DICT,
+    _TENSOR,
+    _PARAMETER,
+    _NAMESPACE,
+    "torch.Size",
+    *(f"torch.{name}" for name in _ELEMENT_BYTES),
+}
+
+
+class Settings:
+    """Stands for an argparse.Namespace: attributes, and no method that anything could call."""
 
 
 class PickleRefused(Exception):
@@ -114,7 +130,8 @@ def load_legacy_torch(path: Path) -> Any:
 
 def _torch_load(path: Path) -> Any:
     try:
-        with path.open("rb") as file:  # given a path, newer versions of torch judge by its suffix
+        # Given a path, newer versions of torch judge by its suffix.
+        with path.open("rb") as file, torch.serialization.safe_globals([(Settings, _NAMESPACE)]):
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds; its own text advises to switch safety off
         raise refuse(path, f"torch cannot read it ({type(error).__name__})", FETCH_AGAIN) from None
@@ -234,10 +251,18 @@ class _Machine:
             _only(stack[-1], dict, "sets items of something else than a dict")
             stack[-1].update(zip(items[::2], items[1::2], strict=True))
         elif name == "BUILD":
-            self._pop(1)  # the `_metadata` of a state dict: attributes that no one reads
-            _only(stack[-1], dict, "sets the state of something else than a dict")
+            (attributes,) = self._pop(1)  # that no one reads: the `_metadata` of a state dict, a script's options
+            if isinstance(stack[-1], Settings):
+                _only(attributes, dict, f"fills an {_NAMESPACE} with something else than a dict")
+                if any(type(name) is not str or name.startswith("__") for name in attributes):
+                    raise PickleRefused(f"a pickle that sets a special attribute of an {_NAMESPACE}", ASK_AUTHOR)
+            else:
+                _only(stack[-1], dict, "sets the state of something else than a dict")
         elif name == "GLOBAL":
             stack.append(_allowed(argument.replace(" ", ".", 1)))
+        elif name == "NEWOBJ" and stack[-2:] == [Name(_NAMESPACE), ()]:
+            self._pop(2)
+            stack.append(Settings())
         elif name in ("REDUCE", "NEWOBJ"):
             function, arguments = self._pop(2)
             stack.append(self._call(function, arguments))
@@ -276,6 +301,8 @@ class _Machine:
             return arguments[0]
         if name == _TENSOR:
             return _tensor(*arguments[:4])
+        if name == _NAMESPACE:
+            raise _forbidden(name)
         raise PickleRefused(f"a pickle that calls {name or type(function).__name__}", ASK_AUTHOR)
 
     def _storage(self, claim: Any) -> Storage:

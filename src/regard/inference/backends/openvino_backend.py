@@ -101,7 +101,7 @@ def converted(
     identity = {
         "format": FORMAT,
         "model": type(loaded.model).__qualname__,
-        "weights": backbone_hash(loaded.model, ""),
+        "weights": backbone_hash(loaded.model),
         "preprocess": loaded.preprocess.to_config(),
         "batch_size": batch_size,
         "features": features,
