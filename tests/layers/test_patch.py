@@ -27,3 +27,13 @@ def test_a_size_that_the_patch_does_not_divide_names_the_nearest(size: int, hint
 def test_images_of_another_size_are_refused() -> None:
     with pytest.raises(RegardError, match="images: are 16x12, the model was made for 12x12"):
         PatchEmbed(12, 4, 7)(torch.zeros(1, 3, 16, 12))
+
+
+def test_an_image_need_not_be_square() -> None:
+    embed, images = PatchEmbed((8, 12), 4, 7), torch.randn(2, 3, 8, 12)
+    assert embed.grid == (2, 3)
+    alone = PatchEmbed(4, 4, 7)
+    alone.load_state_dict(embed.state_dict())
+    torch.testing.assert_close(embed(images)[:, 5:], alone(images[:, :, 4:, 8:]))
+    with pytest.raises(RegardError, match=r"img_size=10: .*8 or 12"):
+        patch_grid((8, 10), 4)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regard.errors import RegardError
-from regard.layers.position import resample_positions
+from regard.layers.position import integer_positions, normalised_positions, resample_positions, sinusoidal_positions
 
 
 @settings(max_examples=25, deadline=None)
@@ -41,3 +43,22 @@ def test_half_precision_is_computed_in_single_and_given_back_in_half() -> None:
 def test_positions_that_fill_no_grid_are_refused(tokens: int) -> None:
     with pytest.raises(RegardError, match="positions"):
         resample_positions(torch.zeros(1, tokens, 4), (4, 4))
+
+
+@pytest.mark.parametrize(("count", "dim"), [(1, 4), (50, 128), (197, 7)])
+def test_sinusoidal_positions_are_the_papers_formula(count: int, dim: int) -> None:
+    """Section 3.5: PE(pos, 2i) = sin(pos / 10000^(2i/d)), PE(pos, 2i+1) = cos of the same angle."""
+    codes = sinusoidal_positions(count, dim)
+    assert codes.shape == (count, dim) and codes.dtype == torch.float32
+    for place in range(count):
+        for i in range((dim + 1) // 2):
+            angle = place / 10000 ** (2 * i / dim)
+            assert codes[place, 2 * i].item() == pytest.approx(math.sin(angle), abs=1e-7)
+            if 2 * i + 1 < dim:
+                assert codes[place, 2 * i + 1].item() == pytest.approx(math.cos(angle), abs=1e-7)
+
+
+def test_integer_positions_are_numbers_and_normalised_ones_lie_between_0_and_1() -> None:
+    assert integer_positions(3, 2).tolist() == [[0, 0], [1, 1], [2, 2]]
+    assert normalised_positions(5, 2).tolist() == [[0, 0], [0.25, 0.25], [0.5, 0.5], [0.75, 0.75], [1, 1]]
+    assert normalised_positions(1, 2).tolist() == [[0, 0]]

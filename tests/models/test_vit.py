@@ -3,8 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from regard.models import count_gmacs, count_parameters, create_model
+from regard.errors import RegardError
+from regard.models import count_gmacs, count_parameters, create_model, model_spec
 from regard.models.vit import PUBLISHED, ViT
+from regard.taps import record
 
 # (name, image size) -> parameters with K = 1000, without a head, with K = 21843; GMAC with K = 1000
 PARAMETERS = {
@@ -37,7 +39,12 @@ def test_every_published_size_is_in_the_table() -> None:
     assert {name for name, _ in PARAMETERS} == {f"vit_{s}_patch{p}_{i}" for s, p, i in PUBLISHED}
 
 
-@pytest.mark.parametrize(("name", "size"), PARAMETERS)
+QUICK = {("vit_tiny_patch16_224", 224), ("vit_base_patch16_384", 384), ("vit_huge_patch14_224", 224)}
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [row if row in QUICK else pytest.param(*row, marks=pytest.mark.long) for row in PARAMETERS]
+)
 def test_counts_are_the_published_ones_to_the_digit(name: str, size: int) -> None:
     classes, headless, many, gmacs = PARAMETERS[name, size]
     model = meta(name)
@@ -98,3 +105,91 @@ def test_dropout_sits_at_the_papers_positions() -> None:
     assert dropouts == dict.fromkeys(
         ("pos_drop", "blocks.0.attn.drop", "blocks.0.mlp.drop1", "blocks.0.mlp.drop2"), 0.25
     )
+
+
+def test_ours_for_l32_rounds_to_the_papers_307_million() -> None:
+    """Table 1 gives 86, 307 and 632 million, of no stated patch, image or head."""
+    counts = [
+        PARAMETERS[name, 224] for name in ("vit_base_patch16_224", "vit_large_patch32_224", "vit_huge_patch14_224")
+    ]
+    assert round(counts[0][1] / 1e6) == 86 and round(counts[1][0] / 1e6) == 307 and round(counts[2][0] / 1e6) == 632
+
+
+SMALL = "vit_nano_patch4_32"
+POSITIONS = model_spec(SMALL).options["positions"]
+
+
+def made(positions: str = "learned", pool: str = "token") -> ViT:
+    torch.manual_seed(0)
+    model = create_model(f"{SMALL}+positions={positions}+pool={pool}", 7).eval()
+    assert isinstance(model, ViT)
+    for name, parameter in model.named_parameters():  # fresh weights are so small that little moves
+        torch.nn.init.normal_(parameter, mean=float("norm" in name and name.endswith("weight")), std=0.15)
+    return model
+
+
+def shuffled(images: torch.Tensor) -> torch.Tensor:
+    """The same 4x4 patches of (B, 3, 32, 32) images, elsewhere."""
+    order = torch.randperm(64, generator=torch.Generator().manual_seed(2))
+    patches = images.unfold(2, 4, 4).unfold(3, 4, 4).flatten(2, 3)[:, :, order]  # (B, 3, 64, 4, 4)
+    return patches.unflatten(2, (8, 8)).permute(0, 1, 2, 4, 3, 5).reshape(images.shape)
+
+
+@pytest.mark.parametrize("pool", ["token", "mean", "max"])
+@pytest.mark.parametrize("positions", POSITIONS)
+@torch.no_grad()
+def test_the_order_of_the_patches_means_something_with_positions_that_survive_a_norm(positions: str, pool: str) -> None:
+    """LayerNorm subtracts the mean over coordinates, and `integer` and `normalised` are the same in all of them."""
+    model, images = made(positions, pool), torch.randn(2, 3, 32, 32)
+    before, after = model(images), model(shuffled(images))
+    change = (after - before).abs().max() / before.abs().max()
+    assert change > 0.01 if positions in ("learned", "sinusoidal") else change <= 1e-5
+
+
+@pytest.mark.parametrize("positions", ["integer", "normalised"])
+@torch.no_grad()
+def test_one_number_in_all_coordinates_is_no_position_to_a_pre_norm_network(positions: str) -> None:
+    model, none, images = made(positions).double(), made("none").double(), torch.randn(2, 3, 32, 32).double()
+    none.load_state_dict(model.state_dict())
+    torch.testing.assert_close(model(images), none(images), rtol=1e-12, atol=1e-12)
+    sinusoidal = made("sinusoidal").double()
+    sinusoidal.load_state_dict(model.state_dict())
+    assert (sinusoidal(images) - none(images)).abs().max() > 0.01
+
+
+def test_only_learned_positions_are_weights() -> None:
+    learned = made().state_dict()
+    for positions in POSITIONS[1:]:
+        state = made(positions).state_dict()
+        assert learned.keys() - state.keys() == {"pos_embed"}
+        assert state.keys() < learned.keys()
+
+
+@pytest.mark.parametrize(("pool", "prefix"), [("token", 1), ("mean", 0), ("max", 0)])
+@torch.no_grad()
+def test_pooling_reads_the_class_token_or_all_patches(pool: str, prefix: int) -> None:
+    model, images = made(pool=pool), torch.randn(2, 3, 32, 32)
+    features = model.features(images)
+    assert features.tokens.shape == (2, prefix + 64, 96) and features.prefix == prefix
+    assert (model.cls_token is None) == (features.cls is None) == (pool != "token")
+    tokens = features.tokens.double()
+    expected = {"token": tokens[:, 0], "mean": tokens.sum(1) / 64, "max": tokens.max(1).values}[pool]
+    torch.testing.assert_close(features.pooled.double(), expected, rtol=1e-5, atol=1e-6)
+    assert torch.equal(model(images), model.head(features.pooled))
+
+
+@torch.no_grad()
+def test_the_class_token_is_position_0_and_the_patches_follow_in_raster_order() -> None:
+    model, images = made("integer"), torch.randn(1, 3, 32, 32)
+    with record(model, "positions", "embedded", "patch_embed.patches") as seen:
+        model(images)
+    assert torch.equal(seen["positions"][0, :, 0], torch.arange(65.0))
+    assert torch.equal(seen["embedded"][0, 1:], seen["patch_embed.patches"][0] + torch.arange(1.0, 65)[:, None])
+
+
+@torch.no_grad()
+def test_an_image_need_not_be_square() -> None:
+    model = ViT(img_size=(16, 24), patch_size=4, embed_dim=16, depth=1, num_heads=2, num_classes=3).eval()
+    assert model.features(torch.randn(2, 3, 16, 24)).grid == (4, 6)
+    with pytest.raises(RegardError, match="images: are 24x16, the model was made for 16x24"):
+        model(torch.randn(2, 3, 24, 16))

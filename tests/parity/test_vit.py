@@ -4,32 +4,22 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
+from peers import assert_equal_gradients, assert_parity, shake
+from torch import nn
 
-from regard.layers.position import resample_positions
+from regard.layers.patch import image_sides
 from regard.models import create_model, model_spec, timm_reference
 from regard.models.vit import ViT
+from regard.weights import load_state
 
 timm = pytest.importorskip("timm")
 
 
-def shake(model: nn.Module) -> nn.Module:
-    """Draws every parameter anew, so that none hides behind its 0 or 1."""
-    torch.manual_seed(0)
-    for name, parameter in model.named_parameters():
-        centre = 1.0 if "norm" in name and name.endswith("weight") else 0.0
-        nn.init.normal_(parameter, mean=centre, std=0.15)
-    return model
-
-
-def assert_parity(ours: Tensor, reference: Tensor) -> None:
-    assert reference.std() > 0.01
-    assert (ours - reference).abs().max() <= 1e-5 * reference.abs().max()
-
-
-@pytest.mark.parametrize(("img_size", "patch_size"), [(32, 8), (48, 8), (56, 14), (96, 16)])
+@pytest.mark.parametrize(("img_size", "patch_size"), [(32, 8), (48, 8), (56, 14), (96, 16), ((48, 32), 8)])
 @pytest.mark.parametrize("fused", [True, False])
-def test_logits_and_tokens_of_a_tiny_vit_are_timms(img_size: int, patch_size: int, fused: bool) -> None:
+def test_logits_and_tokens_of_a_tiny_vit_are_timms(
+    img_size: int | tuple[int, int], patch_size: int, fused: bool
+) -> None:
     sizes = {
         "img_size": img_size,
         "patch_size": patch_size,
@@ -43,7 +33,7 @@ def test_logits_and_tokens_of_a_tiny_vit_are_timms(img_size: int, patch_size: in
         block.attn.fused_attn = fused
     ours = ViT(**sizes).eval()
     ours.load_state_dict(theirs.state_dict(), strict=True)
-    x = torch.randn(2, 3, img_size, img_size)
+    x = torch.randn(2, 3, *image_sides(img_size))
     with torch.no_grad():
         assert_parity(ours(x), theirs(x))
         features = ours.features(x)
@@ -64,25 +54,42 @@ def test_registered_models_have_timms_logits_and_gradients(name: str) -> None:
     for model in (ours, theirs):
         nn.functional.cross_entropy(model(x), labels).backward()
     assert_parity(ours(x), theirs(x))
-    for key, parameter in theirs.named_parameters():
-        gradient, expected = ours.get_parameter(key).grad, parameter.grad
-        assert gradient is not None and expected is not None
-        assert (gradient - expected).abs().max() <= 1e-4 * expected.abs().max(), key
+    assert_equal_gradients(ours, theirs)
 
 
-def test_weights_for_one_image_size_work_at_another_as_in_timm() -> None:
+@pytest.mark.parametrize("img_size", [48, (24, 48)])
+def test_weights_for_one_image_size_work_at_another_as_in_timm(img_size: int | tuple[int, int]) -> None:
     from timm.models.vision_transformer import checkpoint_filter_fn
 
     sizes = {"patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 4, "num_classes": 5}
     state = shake(timm.create_model("vit_tiny_patch16_224", img_size=32, **sizes)).state_dict()
-    theirs = timm.create_model("vit_tiny_patch16_224", img_size=48, **sizes).eval()
+    theirs = timm.create_model("vit_tiny_patch16_224", img_size=img_size, **sizes).eval()
     theirs.load_state_dict(checkpoint_filter_fn(dict(state), theirs))
-    state["pos_embed"] = resample_positions(state["pos_embed"], (6, 6))
-    ours = ViT(img_size=48, **sizes).eval()
-    ours.load_state_dict(state, strict=True)
-    x = torch.randn(2, 3, 48, 48)
+    ours = ViT(img_size=img_size, **sizes).eval()
+    assert load_state(ours, state)
+    x = torch.randn(2, 3, *image_sides(img_size))
     with torch.no_grad():
         assert_parity(ours(x), theirs(x))
+
+
+POOLS_OF_TIMM = {"token": {}, "mean": {"global_pool": "avg"}, "max": {"global_pool": "max"}}
+
+
+@pytest.mark.parametrize("pool", POOLS_OF_TIMM)
+@pytest.mark.parametrize("positions", ["learned", "none"])
+def test_the_options_that_timm_has_are_timms(pool: str, positions: str) -> None:
+    options = POOLS_OF_TIMM[pool] and {**POOLS_OF_TIMM[pool], "class_token": False, "fc_norm": False}
+    if positions == "none":
+        options = {**options, "pos_embed": "none"}
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 4, "num_classes": 5}
+    theirs = shake(timm.create_model("vit_tiny_patch16_224", **sizes, **options)).eval()
+    ours = ViT(**sizes, positions=positions, pool=pool).eval()
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    x = torch.randn(3, 3, 32, 32)
+    for model in (ours, theirs):
+        nn.functional.cross_entropy(model(x), torch.arange(3)).backward()
+    assert_parity(ours(x), theirs(x))
+    assert_equal_gradients(ours, theirs)
 
 
 def test_initialisation_spreads_as_timms() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -9,9 +10,15 @@ from regard.errors import RegardError
 from regard.taps import Tap
 
 
-def attention_weights(q: Tensor, k: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d)), the pattern: q (..., N, d), k (..., M, d) -> (..., N, M); rows sum to 1."""
-    return (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(dim=-1)
+def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
+    """softmax(q k^T / sqrt(d)), the pattern: q (..., N, d), k (..., M, d) -> (..., N, M); rows sum to 1.
+
+    mask: boolean, broadcast to (..., N, M), False where a query may not look; each row has a True.
+    """
+    scores = q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return scores.softmax(dim=-1)
 
 
 class MultiHeadAttention(nn.Module):

@@ -6,6 +6,11 @@ import torch
 from torch import Tensor, nn
 
 
+def drop_path_rates(last: float, depth: int) -> list[float]:
+    """Rates of `depth` blocks, rising linearly from 0 in the first to `last` in the last (section 4, "p_L")."""
+    return [last * i / max(depth - 1, 1) for i in range(depth)]
+
+
 class DropPath(nn.Module):
     """In training, each sample loses its residual branch with probability `rate` in [0, 1).
 

@@ -1,8 +1,10 @@
-"""Learned positions of tokens on a grid, and how they follow a change of image size."""
+"""Where a token is: codes of positions by formula, and how learned ones follow a change of image size."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
@@ -32,3 +34,40 @@ def resample_positions(
     planes = F.interpolate(planes, size=grid, mode="bicubic", antialias=True, align_corners=False)
     moved = planes.flatten(2).transpose(1, 2).to(positions.dtype)  # (1, h'*w', D)
     return torch.cat([kept, moved], dim=1)
+
+
+def sinusoidal_positions(count: int, dim: int) -> Tensor:
+    """Sines and cosines of the positions 0 to count - 1: (count, dim), float32 (arXiv 1706.03762, section 3.5).
+
+    Coordinate j of position p is sin(p / 10000^(j/dim)) for even j and cos(p / 10000^((j-1)/dim)) for odd j.
+    """
+    place = torch.arange(count, dtype=torch.float64)[:, None]  # (count, 1)
+    coordinate = torch.arange(dim)  # (dim,)
+    angle = place / 10_000 ** ((coordinate - coordinate % 2).double() / dim)  # (count, dim)
+    return torch.where(coordinate % 2 == 0, angle.sin(), angle.cos()).float()
+
+
+def integer_positions(count: int, dim: int) -> Tensor:
+    """The position itself, 0 to count - 1, in every coordinate: (count, dim), float32.
+
+    Its scale grows with the sequence and soon drowns what it is added to; a LayerNorm removes it altogether.
+    """
+    return torch.arange(count, dtype=torch.float32)[:, None].expand(count, dim).contiguous()
+
+
+def normalised_positions(count: int, dim: int) -> Tensor:
+    """The position divided by the last one, in [0, 1], in every coordinate: (count, dim), float32.
+
+    The step between neighbours depends on the length of the sequence; a LayerNorm removes it altogether.
+    """
+    return integer_positions(count, dim) / max(count - 1, 1)
+
+
+FIXED_POSITIONS: Mapping[str, Callable[[int, int], Tensor]] = MappingProxyType(
+    {"sinusoidal": sinusoidal_positions, "integer": integer_positions, "normalised": normalised_positions}
+)
+
+
+def fixed_positions(kind: str, count: int, dim: int) -> Tensor | None:
+    """The codes of that kind as they are added to tokens, (1, count, dim); None where kind is "none"."""
+    return None if kind == "none" else FIXED_POSITIONS[kind](count, dim)[None]
