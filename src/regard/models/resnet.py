@@ -2,11 +2,12 @@
 
 `resnet18|34|50|101|152` have torchvision's blocks and names of weights (equal to timm's); `resnet20|32|56_32`
 are the networks for 32-pixel images of section 4.2: three stages of 16, 32 and 64 channels, 3x3 stem.
+`plain18|34` and `plain20|32|56_32` are the paper's plain networks: the same without any shortcut.
 
 Deviations from the paper:
 - a bottleneck strides in its 3x3 convolution ("v1.5", torchvision); the paper strides in the first 1x1;
-- `resnet18` to `resnet152` below 64 pixels get a 3x3 stem of stride 1 without pooling: the paper's stem
-  divides the sides by 4 and would leave one pixel at the end. Their published weights do not fit that stem.
+- below 64 pixels the networks for ImageNet (18 to 152 layers) get a 3x3 stem of stride 1 without pooling: the
+  paper's stem divides the sides by 4 and would leave one pixel at the end. Published weights do not fit that stem.
 
 The networks of section 4.2 have the paper's parameter-free shortcuts, option A: every second pixel, zeros for
 the new channels (half of them on either side).
@@ -22,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from regard.errors import RegardError
+from regard.models.convolutional import of_map, refuse_rates
 from regard.models.registry import Features, ModelSpec
 
 SMALL_IMAGE = 64  # pixels per side below which the stem keeps every pixel
@@ -34,6 +35,17 @@ class ZeroPadShortcut(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x[:, :, ::2, ::2]
         return F.pad(x, (0, 0, 0, 0, x.shape[1] // 2, x.shape[1] // 2))
+
+
+class PlainBlock(BasicBlock):
+    """Two 3x3 convolutions of which nothing leads around (section 3.3); a shortcut that is offered is left out."""
+
+    def __init__(self, inplanes: int, planes: int, stride: int = 1, downsample: nn.Module | None = None) -> None:
+        super().__init__(inplanes, planes, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.bn1(self.conv1(x)))
+        return self.relu(self.bn2(self.conv2(x)))
 
 
 class ResNet(nn.Module):
@@ -76,8 +88,7 @@ class ResNet(nn.Module):
         for name in self.stages:
             x = self.get_submodule(name)(x)  # (B, C, h, w)
         pooled = self.avgpool(x).flatten(1)  # (B, C)
-        grid = (x.shape[-2], x.shape[-1])
-        return Features(tokens=x.flatten(2).transpose(1, 2), grid=grid, prefix=0, cls=None, pooled=pooled)
+        return of_map(x, pooled)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.fc(self.features(images).pooled)  # (B, K)
@@ -124,35 +135,44 @@ IMAGENET = {  # block, blocks per stage: Table 1
     "resnet50": (Bottleneck, (3, 4, 6, 3)),
     "resnet101": (Bottleneck, (3, 4, 23, 3)),
     "resnet152": (Bottleneck, (3, 8, 36, 3)),
+    "plain18": (PlainBlock, (2, 2, 2, 2)),
+    "plain34": (PlainBlock, (3, 4, 6, 3)),
 }
-CIFAR = {"resnet20_32": 3, "resnet32_32": 5, "resnet56_32": 9}  # n of section 4.2: 6n + 2 layers
+CIFAR = {  # block, n of section 4.2: 6n + 2 layers
+    "resnet20_32": (BasicBlock, 3),
+    "resnet32_32": (BasicBlock, 5),
+    "resnet56_32": (BasicBlock, 9),
+    "plain20_32": (PlainBlock, 3),
+    "plain32_32": (PlainBlock, 5),
+    "plain56_32": (PlainBlock, 9),
+}
 
 
 def _build(name: str, *, num_classes: int, img_size: int, drop_rate: float, drop_path_rate: float) -> ResNet:
-    for rate, label, what in (
-        (drop_rate, "drop_rate", "dropout"),
-        (drop_path_rate, "drop_path_rate", "stochastic depth"),
-    ):
-        if rate:
-            raise RegardError(f"{label}={rate}: {name} has no {what}; leave it at 0")
+    refuse_rates(name, drop_rate, drop_path_rate)
     if name in CIFAR:
-        return ResNet(BasicBlock, (CIFAR[name],) * 3, (16, 32, 64), True, False, num_classes)
+        block, n = CIFAR[name]
+        return ResNet(block, (n,) * 3, (16, 32, 64), True, False, num_classes)
     block, depths = IMAGENET[name]
     return ResNet(block, depths, (64, 128, 256, 512), img_size < SMALL_IMAGE, True, num_classes)
 
 
-SPECS = (
-    *(
-        ModelSpec(
-            name=name,
-            family="resnet",
-            build=partial(_build, name),
-            img_size=224,
-            timm=(name, {}),
-            timm_from=SMALL_IMAGE,
-            deviations="v1.5 (stride on the 3x3); below 64 pixels the stem is 3x3, stride 1, without pooling",
-        )
-        for name in IMAGENET
-    ),
-    *(ModelSpec(name=name, family="resnet", build=partial(_build, name), img_size=32) for name in CIFAR),
-)
+def _spec(name: str) -> ModelSpec:
+    """The paper's sheet of `name`; timm has the residual networks of Table 1, from the usual stem's size on."""
+    in_timm = name in IMAGENET and name.startswith("resnet")
+    stem = "below 64 pixels the stem is 3x3, stride 1, without pooling"
+    return ModelSpec(
+        name=name,
+        family="resnet" if name.startswith("resnet") else "plain",
+        build=partial(_build, name),
+        img_size=224 if name in IMAGENET else 32,
+        paper="He et al., Deep Residual Learning for Image Recognition, 2015, arXiv 1512.03385",
+        timm=(name, {}) if in_timm else None,
+        timm_from=SMALL_IMAGE if in_timm else 0,
+        deviations="" if name in CIFAR else f"v1.5 (stride on the 3x3); {stem}" if in_timm else stem,
+        convolutional=True,
+        sgd_lr=0.1,
+    )
+
+
+SPECS = tuple(_spec(name) for name in (*IMAGENET, *CIFAR))
