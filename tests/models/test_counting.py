@@ -3,8 +3,14 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torchvision.models.resnet import BasicBlock
 
-from regard.models import count_gmacs, count_parameters, create_model
+from regard.layers.local_attention import LocalAttention, LocalRelation
+from regard.models import count_gmacs, count_parameters, create_model, list_models, model_spec
+from regard.models.counting import KINDS, cost_shares
+from regard.models.nonlocal_resnet import add_nonlocals
+from regard.models.resnet import ResNet
+from regard.models.vit import ViT
 
 
 def test_counts_by_hand() -> None:
@@ -35,3 +41,87 @@ def test_real_attention_is_counted_as_on_meta() -> None:
     tokens, dim = 65, 96
     by_hand = 4 * (12 * tokens * dim**2 + 2 * tokens**2 * dim) + 64 * 48 * dim + dim * 10
     assert round(count_gmacs(model, 32) * 1e9) == by_hand
+
+
+def assert_shares(model: nn.Module, size: int, parameters: dict[str, int], macs: dict[str, int]) -> None:
+    shares = cost_shares(model, size)
+    for found, by_hand in ((shares.parameters, parameters), (shares.macs, macs)):
+        total = sum(by_hand.values())
+        assert found == pytest.approx({kind: by_hand.get(kind, 0) / total for kind in KINDS}, abs=1e-12)
+        assert sum(found.values()) == pytest.approx(1)
+
+
+def test_shares_of_a_tiny_vit_by_hand() -> None:
+    model = ViT(img_size=8, patch_size=4, embed_dim=6, depth=2, num_heads=2, num_classes=5)
+    tokens, dim = 1 + 4, 6
+    parameters = {
+        "attention": 2 * (4 * dim**2 + 4 * dim),  # q, k, v, proj with biases
+        "mlp": 2 * (8 * dim**2 + 5 * dim),
+        "embedding": 48 * dim + dim + dim + tokens * dim,  # patches with a bias, class token, positions
+        "other": 2 * 4 * dim + 2 * dim + 5 * dim + 5,  # norms, head
+    }
+    assert sum(parameters.values()) == count_parameters(model)
+    macs = {
+        "attention": 2 * (4 * tokens * dim**2 + 2 * tokens**2 * dim),
+        "mlp": 2 * 8 * tokens * dim**2,
+        "embedding": 4 * 48 * dim,
+        "other": 5 * dim,
+    }
+    assert_shares(model, 8, parameters, macs)
+
+
+def test_shares_of_a_tiny_resnet_with_a_non_local_block_by_hand() -> None:
+    model = ResNet(BasicBlock, (1,), (4,), True, True, 3)
+    convolutions = 4 * 3 * 9 + 2 * 4 * 4 * 9
+    parameters = {"convolution": convolutions, "other": 3 * 2 * 4 + 4 * 3 + 3}
+    macs = {"convolution": 64 * convolutions, "other": 4 * 3}
+    assert_shares(model, 8, parameters, macs)
+    add_nonlocals(model, {"layer1": (0,)})
+    parameters["attention"] = 3 * (4 * 2 + 2) + 2 * 4 + 4
+    parameters["other"] += 2 * 4
+    macs["attention"] = 64 * 4 * 4 * 2 + 2 * 64 * 64 * 2
+    assert_shares(model, 8, parameters, macs)
+
+
+@pytest.mark.parametrize("relation", ["product", "absolute"])
+def test_shares_of_shifted_sums_by_hand(relation: str) -> None:
+    layer = LocalRelation(8, 8, 3, 4, 2, relation)
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), layer, LocalAttention(8, 6, 5, 3), nn.Flatten(), nn.Linear(5 * 9, 2))
+    prior = 2 * 32 + 32 * 2
+    parameters = {
+        "convolution": 3 * 8 + 8,
+        "attention": 2 * 8 * 2 + prior + 32 + 8 * 8 + 2 * 8 * 6 + 8 * 5,
+        "mlp": 45 * 2 + 2,
+    }
+    relations = 9 * 9 * (8 + 2 * (relation == "product"))  # window, pixels, channels and groups
+    attention = 9 * 8 * 2 + 25 * 8 * 2 + 9 * prior + relations + 9 * 8 * 8 + 9 * (2 * 8 * 6 + 8 * 5) + 9 * 9 * (6 + 5)
+    assert_shares(model, 5, parameters, {"convolution": 25 * 3 * 8, "attention": attention, "mlp": 45 * 2})
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        ("swin_nano_patch2_window4_32", {"attention", "mlp", "embedding", "other"}),
+        ("t2t_vit_nano_32", {"attention", "mlp", "embedding", "other"}),
+        ("vit_nano_r8_s4_32", set(KINDS)),
+        ("convnext_micro_32", {"convolution", "mlp", "other"}),
+        ("botnet20_32", {"convolution", "attention", "other"}),
+        ("vgg_nano_bn_32", {"convolution", "mlp", "other"}),
+    ],
+)
+def test_families_spend_on_what_they_are_made_of(name: str, kinds: set[str]) -> None:
+    with torch.device("meta"):
+        model = create_model(name)
+    shares = cost_shares(model, model_spec(name).img_size)
+    for part in shares:
+        assert {kind for kind, share in part.items() if share} == kinds
+        assert sum(part.values()) == pytest.approx(1)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", [name for name in list_models() if model_spec(name).task == "classify"])
+def test_shares_of_every_classifier_sum_to_one(name: str) -> None:
+    with torch.device("meta"):
+        model = create_model(name)
+    for part in cost_shares(model, model_spec(name).img_size):
+        assert sum(part.values()) == pytest.approx(1) and all(0 <= share <= 1 for share in part.values())
