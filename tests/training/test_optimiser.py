@@ -50,6 +50,21 @@ def test_layer_decay_of_a_resnet_rises_with_depth():
     assert len(set(rates)) == 5
 
 
+def test_layer_decay_of_convnext_runs_through_stem_stages_and_what_lies_between():
+    groups = by_name(create_model("convnext_micro_32", num_classes=3), lr=1.0, weight_decay=0.0, layer_decay=0.5)
+    order = [
+        "features.0.0.weight",
+        "features.1.0.block.0.weight",
+        "features.1.1.layer_scale",
+        "features.2.1.weight",
+        "features.3.2.block.5.weight",
+        "classifier.2.weight",
+    ]
+    rates = [groups[name]["lr"] for name in order]
+    assert rates == sorted(rates)
+    assert len(set(rates)) == 6
+
+
 def test_frozen_parameters_are_left_out():
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     model[0].requires_grad_(False)
@@ -76,3 +91,31 @@ def test_the_optimiser_is_the_textbook_one(name):
         gradient = torch.tensor([[0.5, 0.25]]) + 0.1 * torch.tensor([[1.0, -2.0]])
         expected = torch.tensor([[1.0, -2.0]]) - 0.1 * 1.9 * gradient
     torch.testing.assert_close(weight.data, expected)
+
+
+def test_the_tokens_to_token_module_learns_as_the_first_layer_and_frozen_tables_not_at_all():
+    model = create_model("t2t_vit_nano_32", num_classes=3)
+    groups = by_name(model.requires_grad_(True), lr=1.0, weight_decay=0.05, layer_decay=0.5)
+    first = {group["lr"] for name, group in groups.items() if name.startswith("tokens_to_token.")}
+    assert first == {0.5 ** (len(model.blocks) + 1)}
+    assert {name for name, _ in model.named_parameters()} - set(groups) == {
+        "pos_embed",
+        "tokens_to_token.attention1.w",
+        "tokens_to_token.attention2.w",
+    }
+
+
+def test_layer_decay_of_swin_runs_through_all_its_stages_and_spares_the_tables():
+    model = create_model("swin_nano_patch2_window4_32", num_classes=3)
+    groups = by_name(model, lr=1.0, weight_decay=0.05, layer_decay=0.5)
+    order = [f"layers.{stage}.blocks.{block}.attn.qkv.weight" for stage in range(3) for block in range(2)]
+    assert [groups[name]["lr"] for name in order] == pytest.approx([0.5 ** (6 - i) for i in range(6)])
+    assert groups["patch_embed.norm.weight"]["lr"] == 0.5**7
+    assert groups["layers.1.downsample.reduction.weight"]["lr"] == groups[order[2]]["lr"]
+    assert groups["layers.0.blocks.0.attn.relative_position_bias_table"]["weight_decay"] == 0
+
+
+def test_layer_decay_of_a_hybrid_has_its_cnn_before_the_first_block():
+    groups = by_name(create_model("vit_nano_r8_s4_32", num_classes=3), lr=1.0, weight_decay=0.05, layer_decay=0.5)
+    assert {group["lr"] for name, group in groups.items() if name.startswith("patch_embed.")} == {0.5**5}
+    assert groups["blocks.1.attn.qkv.weight"]["lr"] == 0.5**3

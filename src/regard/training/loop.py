@@ -20,7 +20,7 @@ from regard.training.ema import Ema
 from regard.training.interrupts import Interrupts, Stopped
 from regard.training.precision import autocast
 from regard.training.processes import Team
-from regard.training.schedule import warmup_cosine
+from regard.training.schedule import Schedule, rate
 from regard.training.state import Progress, States
 from regard.training.step import Batch, Loss, Stepper, allocate, has_batch_norm
 
@@ -35,6 +35,7 @@ class Plan:
     steps: int
     images_per_step: int  # of all processes together
     warmup: int = 0
+    schedule: Schedule = "cosine"
     accumulation: int = 1  # parts in which a batch passes through the model, of all processes together
     clip_norm: float | None = None
     ema: float = 0.0
@@ -175,7 +176,7 @@ def fit(
                 if stream is None:
                     stream = batches(progress.step)
                 model.train()
-                factor = _rate(progress.step, plan)
+                factor = rate(plan.schedule, progress.step, plan.steps, plan.warmup)
                 for group in optimiser.param_groups:
                     group["lr"] = group["base_lr"] * factor
                 value = stepper.take(progress.step, stream)
@@ -225,10 +226,6 @@ def _prepare(optimiser: torch.optim.Optimizer) -> None:
         ) from None
 
 
-def _rate(step: int, plan: Plan) -> float:
-    return warmup_cosine(step, plan.steps, plan.warmup)
-
-
 def _highest_rate(optimiser: torch.optim.Optimizer) -> float:
     return max(group["base_lr"] for group in optimiser.param_groups)
 
@@ -248,7 +245,7 @@ def _row(progress: Progress, plan: Plan, optimiser: torch.optim.Optimizer, secon
         "step": progress.step,
         "images": progress.step * plan.images_per_step,
         "loss": progress.loss_sum / max(1, progress.loss_count),
-        "lr": _rate(progress.step - 1, plan) * _highest_rate(optimiser),
+        "lr": rate(plan.schedule, progress.step - 1, plan.steps, plan.warmup) * _highest_rate(optimiser),
         "seconds": round(seconds, 3),
     }
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from regard.errors import RegardError
 
-NO_DECAY = ("pos_embed", "cls_token", "dist_token", "reg_token")
+NO_DECAY = ("pos_embed", "cls_token", "dist_token", "reg_token", "relative_position_bias_table")
 
 
 def parameter_groups(
@@ -19,7 +19,7 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Groups for a torch optimiser: lr by depth, weight decay only on matrices and kernels.
 
-    Norms, biases and all other vectors, position embedding and class tokens do not decay (as DeiT and
+    Norms, biases and all other vectors, positions (embedding or table) and class tokens do not decay (as DeiT and
     others). With `layer_decay` r < 1 a parameter of layer i of L + 1 learns at lr * r^(L + 1 - i): the
     embedding is layer 0, block i is layer i + 1, the final norm and the head are layer L + 1 (BEiT, MAE).
     Each group keeps its own `base_lr`.
@@ -66,6 +66,7 @@ def _depths(names: Iterable[str]) -> dict[str, int]:
         "conv1",
         "bn1",
         "stem",
+        "tokens_to_token",
     )
     depths = {}
     for name in names:
@@ -78,17 +79,23 @@ def _depths(names: Iterable[str]) -> dict[str, int]:
 
 
 def _block(name: str) -> tuple[int, int] | None:
-    if match := re.match(r"(?:.*\.)?(?:blocks|layers)\.(\d+)\.(?:blocks\.(\d+)\.)?", name):
+    if name.startswith("patch_embed."):  # a hybrid's CNN has blocks too, all before the first of the transformer
+        return None
+    if match := re.match(r"(?:.*?\.)??(?:blocks|layers)\.(\d+)\.(?:blocks\.(\d+)\.)?", name):
         return int(match[1]), int(match[2] or 0)
-    if match := re.match(r"layer(\d+)\.(\d+)\.", name):
+    if match := re.match(r"(?:layer|features\.)(\d+)\.(\d+)\.", name):  # ResNet, ConvNeXt
         return int(match[1]), int(match[2])
     return None
 
 
-def make_optimiser(name: Literal["adamw", "sgd"], groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
-    """AdamW (beta 0.9, 0.999; fused: one pass over the weights instead of ten) or SGD (momentum 0.9,
-    Nesterov, fused).
+def make_optimiser(
+    name: Literal["adamw", "sgd", "adam"], groups: list[dict[str, Any]], lr: float
+) -> torch.optim.Optimizer:
+    """AdamW (beta 0.9, 0.999; fused: one pass over the weights instead of ten), SGD (momentum 0.9, Nesterov, fused), or
+    Adam as the Transformer has it (beta 0.9, 0.98, epsilon 1e-9; arXiv 1706.03762, section 5.3; fused).
     """
     if name == "adamw":
         return torch.optim.AdamW(groups, lr=lr, fused=True)
+    if name == "adam":
+        return torch.optim.Adam(groups, lr=lr, betas=(0.9, 0.98), eps=1e-9, fused=True)
     return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True, fused=True)
