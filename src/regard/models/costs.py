@@ -1,0 +1,138 @@
+"""What every registered model costs, recorded so that a table of all of them takes no minute.
+
+Counts of the model with as many classes as published, for one example at its own image size (`without_weights`).
+`tests/models/write_costs.py` writes the table; `regard models --verify` and tests/models/test_costs.py count again.
+"""
+
+from __future__ import annotations
+
+from regard.models.counting import count_gmacs, count_parameters
+from regard.models.examples import without_weights
+from regard.models.registry import ModelSpec
+
+
+def recorded_cost(spec: ModelSpec) -> tuple[int, float]:
+    """(parameters, GMACs) from the table, or counted now for a model that is not in it."""
+    return COSTS.get(spec.name) or count_cost(spec)
+
+
+def count_cost(spec: ModelSpec) -> tuple[int, float]:
+    """(parameters, GMACs to four decimals), counted now."""
+    model, inputs = without_weights(spec)
+    return count_parameters(model), round(count_gmacs(model, spec.img_size, inputs), 4)
+
+
+COSTS: dict[str, tuple[int, float]] = {
+    "alexnet": (61_100_840, 0.7142),
+    "botnet20_32": (261_784, 0.0377),
+    "botnet50": (20_852_008, 4.0213),
+    "bytenet_tiny": (250_088, 0.0066),
+    "clip_vit_base_patch16": (149_620_737, 20.5432),
+    "clip_vit_base_patch32": (151_277_313, 7.3886),
+    "convnext_micro_32": (1_349_128, 0.0263),
+    "convnext_tiny": (28_589_128, 4.4555),
+    "deeplabv3_resnet101": (60_996_202, 248.7523),
+    "deeplabv3_resnet50": (42_004_074, 168.7312),
+    "deit_base_distilled_patch16_224": (87_338_192, 17.6568),
+    "deit_base_distilled_patch16_384": (87_630_032, 55.5913),
+    "deit_base_patch16_224": (86_567_656, 17.5638),
+    "deit_base_patch16_384": (86_859_496, 55.4844),
+    "deit_nano_distilled_patch4_32": (652_784, 0.033),
+    "deit_nano_patch4_32": (555_592, 0.0324),
+    "deit_small_distilled_patch16_224": (22_436_432, 4.6241),
+    "deit_small_patch16_224": (22_050_664, 4.5989),
+    "deit_tiny_distilled_patch16_224": (5_910_800, 1.261),
+    "deit_tiny_patch16_224": (5_717_416, 1.2537),
+    "googlenet": (13_004_888, 1.4984),
+    "googlenet_nano_32": (856_520, 0.0335),
+    "gru_attention_tiny": (265_576, 0.0062),
+    "gru_tiny": (253_160, 0.0057),
+    "inception_v3": (27_161_264, 5.7132),
+    "local_resnet20_32": (155_896, 0.0241),
+    "local_resnet50": (18_012_200, 3.2225),
+    "lrnet20_32": (107_928, 0.0112),
+    "lrnet26": (14_600_744, 2.3606),
+    "lrnet50": (23_363_400, 4.0031),
+    "pixel_gpt_8": (548_736, 0.0316),
+    "pixel_transformer_16": (569_704, 0.1646),
+    "pixel_transformer_28": (620_392, 0.8208),
+    "pixel_transformer_32": (643_432, 1.2607),
+    "pixel_transformer_8": (551_272, 0.0321),
+    "plain18": (11_515_688, 1.7948),
+    "plain20_32": (334_072, 0.0406),
+    "plain32_32": (528_504, 0.0689),
+    "plain34": (21_623_848, 3.6445),
+    "plain56_32": (917_368, 0.1255),
+    "resnet101": (44_549_160, 7.8014),
+    "resnet152": (60_192_808, 11.5136),
+    "resnet18": (11_689_512, 1.8141),
+    "resnet20_32": (334_072, 0.0406),
+    "resnet20_nl_32": (336_264, 0.0432),
+    "resnet32_32": (528_504, 0.0689),
+    "resnet34": (21_797_672, 3.6638),
+    "resnet50": (25_557_032, 4.0892),
+    "resnet50_nl1": (27_658_792, 4.5396),
+    "resnet50_nl5": (32_915_496, 6.8918),
+    "resnet56_32": (917_368, 0.1255),
+    "swin_base_patch4_window12_384": (87_903_584, 47.0831),
+    "swin_base_patch4_window7_224": (87_768_224, 15.4309),
+    "swin_nano_patch2_window4_32": (1_459_426, 0.0465),
+    "swin_small_patch4_window7_224": (49_606_258, 8.7409),
+    "swin_tiny_patch4_window7_224": (28_288_354, 4.4906),
+    "t2t_vit_10": (5_889_230, 1.5163),
+    "t2t_vit_12": (6_941_902, 1.7626),
+    "t2t_vit_14": (21_545_550, 4.7835),
+    "t2t_vit_14_384": (21_691_470, 16.3701),
+    "t2t_vit_19": (39_177_422, 8.4797),
+    "t2t_vit_24": (64_105_934, 13.6619),
+    "t2t_vit_7": (4_310_222, 1.1469),
+    "t2t_vit_nano_32": (467_806, 0.0406),
+    "t2t_vit_t_14": (21_541_070, 6.0887),
+    "t2t_vit_t_19": (39_172_942, 9.7849),
+    "t2t_vit_t_24": (64_101_454, 14.9671),
+    "transformer_base": (44_650_496, 1.4445),
+    "transformer_big": (177_381_376, 5.7077),
+    "transformer_tiny": (297_472, 0.0102),
+    "vgg11": (132_863_336, 7.6091),
+    "vgg11_bn": (132_868_840, 7.6091),
+    "vgg13": (133_047_848, 11.3085),
+    "vgg13_bn": (133_053_736, 11.3085),
+    "vgg16": (138_357_544, 15.4703),
+    "vgg16_bn": (138_365_992, 15.4703),
+    "vgg19": (143_667_240, 19.6321),
+    "vgg19_bn": (143_678_248, 19.6321),
+    "vgg_nano_32": (1_134_344, 0.0395),
+    "vgg_nano_bn_32": (1_135_240, 0.0395),
+    "vit_base_patch14_dinov2": (87_348_712, 151.5745),
+    "vit_base_patch14_reg4_dinov2": (87_351_016, 152.1165),
+    "vit_base_patch16_224": (86_567_656, 17.5638),
+    "vit_base_patch16_384": (86_859_496, 55.4844),
+    "vit_base_patch32_224": (88_224_232, 4.4092),
+    "vit_base_patch32_384": (88_297_192, 13.0436),
+    "vit_base_patch8_224": (86_576_872, 78.1483),
+    "vit_base_r50_s16_224": (98_659_112, 21.5354),
+    "vit_base_r50_s16_384": (98_950_952, 67.1558),
+    "vit_huge_patch14_224": (632_045_800, 167.2951),
+    "vit_large_patch16_224": (304_326_632, 61.5547),
+    "vit_large_patch16_384": (304_715_752, 191.0663),
+    "vit_large_patch32_224": (306_535_400, 15.3775),
+    "vit_large_patch32_384": (306_632_680, 45.276),
+    "vit_large_r50_s32_224": (328_994_856, 19.4133),
+    "vit_large_r50_s32_384": (329_092_136, 57.1361),
+    "vit_micro_patch4_32": (1_333_608, 0.0837),
+    "vit_nano_patch4_32": (555_592, 0.0324),
+    "vit_nano_patch4_reg4_dinov2_32": (556_648, 0.0346),
+    "vit_nano_r8_s4_32": (730_504, 0.0453),
+    "vit_small_patch14_dinov2": (22_441_192, 46.6971),
+    "vit_small_patch14_reg4_dinov2": (22_442_344, 46.8832),
+    "vit_small_patch16_224": (22_050_664, 4.5989),
+    "vit_small_patch16_384": (22_196_584, 15.4904),
+    "vit_small_patch32_224": (22_878_952, 1.1429),
+    "vit_small_patch32_384": (22_915_432, 3.4429),
+    "vit_small_patch8_224": (22_055_272, 22.4057),
+    "vit_small_r26_s32_224": (36_431_912, 3.4639),
+    "vit_small_r26_s32_384": (36_468_392, 10.2636),
+    "vit_tiny_patch16_224": (5_717_416, 1.2537),
+    "vit_tiny_patch16_384": (5_790_376, 4.6822),
+    "vit_tiny_patch4_32": (5_553_832, 0.3653),
+}
