@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -40,11 +41,13 @@ PUBLIC = [
     "check",
     "compare",
     "create_model",
+    "distil",
     "edit",
     "embed",
     "evaluate",
     "list_models",
     "load_model",
+    "model_sheet",
     "predict",
     "record",
     "register_model",
@@ -142,8 +145,7 @@ def test_readme_shows_every_verb() -> None:
 def test_readme_commands_parse(command: str) -> None:
     verb, *words = shlex.split(command, comments=True)[1:]
     words = [word for word in words if word not in ("--json", "--debug")]
-    function = getattr(regard, verb)
-    parse(function, words, prog=verb)
+    parse(getattr(import_module(f"regard.verbs.{verb}"), verb), words, prog=verb)
 
 
 def test_no_unsafe_loading_anywhere() -> None:

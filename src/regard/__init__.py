@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from regard.training.recipe import Recipe as Recipe
     from regard.verbs.check import check as check
     from regard.verbs.compare import compare as compare
+    from regard.verbs.distil import distil as distil
     from regard.verbs.embed import embed as embed
     from regard.verbs.evaluate import evaluate as evaluate
+    from regard.verbs.model_sheet import model_sheet as model_sheet
     from regard.verbs.predict import predict as predict
     from regard.verbs.reproduce import reproduce as reproduce
     from regard.verbs.train import train as train
@@ -35,11 +37,13 @@ _HOME = {
     "check": "regard.verbs.check",
     "compare": "regard.verbs.compare",
     "create_model": "regard.models.registry",
+    "distil": "regard.verbs.distil",
     "edit": "regard.taps",
     "embed": "regard.verbs.embed",
     "evaluate": "regard.verbs.evaluate",
     "list_models": "regard.models.registry",
     "load_model": "regard.inference.loaded",
+    "model_sheet": "regard.verbs.model_sheet",
     "predict": "regard.verbs.predict",
     "record": "regard.taps",
     "register_model": "regard.models.registry",
@@ -55,11 +59,13 @@ __all__ = [
     "check",
     "compare",
     "create_model",
+    "distil",
     "edit",
     "embed",
     "evaluate",
     "list_models",
     "load_model",
+    "model_sheet",
     "predict",
     "record",
     "register_model",

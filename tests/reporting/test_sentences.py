@@ -6,6 +6,7 @@ import pytest
 from synthetic import make_report
 
 from regard.reporting import FileTest, answer
+from regard.reporting.tables import facts
 from regard.reporting.words import clip, duration, percent, points, probability, short
 
 
@@ -78,3 +79,32 @@ def test_single_run_and_no_verdict():
     several = replace(make_report(seeds=1, fractions=(1.0,)), verdicts=(), no_verdict="one seed never yields a verdict")
     assert answer(several).startswith("No verdict: ")
     assert "one seed never yields a verdict" in answer(several)
+
+
+def taught(seeds: int):
+    """A ResNet trained two ways, and its teacher, which stands last and is not tested."""
+    data = make_report(models=("resnet18",), methods=("head", "scratch"), seeds=seeds, fractions=(1.0,))
+    other = make_report(models=("vit_tiny_patch4_32",), methods=("head",), seeds=1, fractions=(1.0,))
+    model, run = other.models[0], other.runs[0]
+    return replace(
+        data,
+        models=(*data.models, replace(model, name=f"{model.name} (teacher)", method="teacher")),
+        runs=(*data.runs, replace(run, method="teacher")),
+        scores=(*data.scores, other.scores[0]),
+        validation=(*data.validation, other.validation[0]),
+        photo_scores=(*data.photo_scores, other.photo_scores[0]),
+    )
+
+
+def test_a_teacher_is_named_and_not_tested():
+    data = taught(seeds=3)
+    assert [detail.reference for detail in data.models] == [False, False, True]
+    assert "; the teacher vit_tiny_patch4_32 reaches 9" in answer(data)
+    assert "reference without a network" not in answer(data)
+    assert ("1", "teacher") in facts(data) and ("2", "ways to train one model") in facts(data)
+
+
+def test_one_model_in_several_ways_is_named_once():
+    text = answer(replace(taught(seeds=1), verdicts=(), no_verdict="one seed never yields a verdict"))
+    assert text.count("resnet18") == 1
+    assert text.startswith("No verdict: resnet18 8") and "% (scratch), vit_tiny_patch4_32 (teacher) 9" in text

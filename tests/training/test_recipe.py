@@ -10,11 +10,11 @@ from regard.training.recipe import Recipe, recipe_for, warnings
 
 @dataclass(frozen=True)
 class Spec:
-    family: str
     patch_size: int | None = None
+    sgd_lr: float = 0.0
 
 
-VIT, CNN = Spec("vit", 16), Spec("resnet")
+VIT, CNN, UNNORMALISED = Spec(16), Spec(sgd_lr=0.1), Spec(sgd_lr=0.01)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_unknown_fields_fail_with_the_nearest():
         Recipe().with_overrides({"colour": 1})
 
 
-@pytest.mark.parametrize("spec", [VIT, CNN])
+@pytest.mark.parametrize("spec", [VIT, CNN, UNNORMALISED])
 @pytest.mark.parametrize("method", ["scratch", "finetune", "head"])
 @pytest.mark.parametrize("n_train", [1, 50, 1_000, 50_000, 2_000_000])
 @pytest.mark.parametrize("img_size", [16, 32, 128, 224])
@@ -74,7 +74,7 @@ def test_defaults_are_valid_quiet_and_survive_yaml(spec, method, n_train, img_si
     recipe = recipe_for(spec, method, n_train, img_size)
     assert recipe.method == method
     assert Recipe.from_config(yaml.safe_load(yaml.safe_dump(recipe.to_config()))) == recipe
-    quiet = Spec(spec.family, img_size // 4 if spec.patch_size else None)
+    quiet = Spec(img_size // 4 if spec.patch_size else None)
     assert not [line for line in warnings(recipe, quiet, img_size) if not line.startswith("--batch-size")]
     budget = recipe_for(spec, method, n_train, img_size, images_seen=20_000)
     assert (budget.images_seen, budget.epochs) == (20_000, None)
@@ -85,6 +85,10 @@ def test_families_and_sizes_differ_as_they_should():
     assert (vit.optimiser, cnn.optimiser) == ("adamw", "sgd")
     assert recipe_for(VIT, "finetune", 1000, 224).lr < vit.lr
     assert recipe_for(CNN, "finetune", 1000, 224).lr < cnn.lr
+    for method in ("scratch", "finetune"):  # a network without batch normalisation bears a tenth
+        assert recipe_for(UNNORMALISED, method, 1000, 224).lr == pytest.approx(
+            recipe_for(CNN, method, 1000, 224).lr / 10, rel=0.1
+        )
     assert recipe_for(VIT, "finetune", 1000, 224).layer_decay < 1
     assert recipe_for(VIT, "scratch", 1000, 32).crop == "pad"
     assert recipe_for(VIT, "scratch", 1000, 224).crop == "resized"

@@ -23,8 +23,10 @@ VERBS = {
     "evaluate": "Score a trained model on labelled images.",
     "predict": "Classify photos, one row each, whatever state they are in.",
     "embed": "Turn images into feature vectors.",
+    "models": "List the models, or show the sheet of one.",
     "reproduce": "Do a run once more from its folder, and say whether it comes out the same.",
     "compare": "Answer which model to use on these images, how sure, and at what cost.",
+    "distil": "Teach a small model by a large one, and say what the teaching was worth.",
 }
 GLOBAL_FLAGS = ("--json", "--debug")
 HELP = """usage: regard VERB ... [--json] [--debug]

@@ -33,6 +33,8 @@ from regard.training.trials import choose_lr
 
 OnEvent = Callable[[dict[str, Any]], None]
 Key = tuple[str, Method]  # model and method
+TEACHER = "teacher"  # the method of the row of one who taught
+REFERENCES = (METHOD, TEACHER)
 
 
 @dataclass(frozen=True)
@@ -192,6 +194,11 @@ class Candidate:
     def problem(self) -> Problem:
         """What the labels are."""
         return self.runs[0].problem
+
+    @property
+    def reference(self) -> bool:
+        """Shown beside the candidates and not tested: a row without a network, or the teacher of one."""
+        return self.method in REFERENCES
 
     @cached_property
     def validation(self) -> float:

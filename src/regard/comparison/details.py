@@ -291,8 +291,8 @@ def report_data(
     slices = (
         {column: dict(zip(images.ids, cells, strict=True)) for column, cells in images.slices.items()} if images else {}
     )
-    listed = sorted(ordered, key=lambda candidate: candidate.method == "classical")  # references last
-    tested = [candidate for candidate in ordered if candidate.method != "classical"]
+    listed = sorted(ordered, key=lambda candidate: candidate.reference)  # references last
+    tested = [candidate for candidate in ordered if not candidate.reference]
     one_seed = not any(verdict.folds for verdict in found) and min(len(one.runs) for one in tested or ordered) < 2
     return ReportData(
         title=story.title,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +17,7 @@ from regard.data.splits import take_fraction
 from regard.errors import RegardError
 from regard.inference.loaded import LoadedModel
 from regard.inference.precision import Precision, autocast
-from regard.models.counting import count_parameters
+from regard.models import Heads, count_parameters
 from regard.training.recipe import Recipe
 from regard.training.trials import SHARE
 from regard.weights.catalogue import find_checkpoint
@@ -59,17 +59,18 @@ class Estimate:
     downloads: tuple[str, ...]
 
     def __str__(self) -> str:
-        parts = [f"{_minutes(self.reference_minutes)} for the reference without a network"]
+        parts = [f"{in_minutes(self.reference_minutes)} for the reference without a network"]
         if self.trial_minutes:
-            parts.append(f"{_minutes(self.trial_minutes)} for learning-rate trials")
+            parts.append(f"{in_minutes(self.trial_minutes)} for learning-rate trials")
         return (
-            f"{self.runs} runs, about {_minutes(self.minutes)} (of them {', '.join(parts)}), "
+            f"{self.runs} runs, about {in_minutes(self.minutes)} (of them {', '.join(parts)}), "
             f"{self.memory_mb:,.0f} MB of memory, {self.disk_mb:,.0f} MB of disk; "
             f"downloads: {'; '.join(self.downloads) or 'none'}"
         )
 
 
-def _minutes(minutes: float) -> str:
+def in_minutes(minutes: float) -> str:
+    """`12 min`, or `under a minute`."""
     return f"{minutes:.0f} min" if minutes >= 1 else "under a minute"
 
 
@@ -120,8 +121,8 @@ def estimate(plan: Plan, task: Task, chosen: Mapping[Key, Recipe], speeds: Speed
     )
 
 
-def downloads(chosen: Mapping[Key, Recipe]) -> tuple[str, ...]:
-    """Files that the comparison would fetch, with size and licence."""
+def downloads(chosen: Iterable[Key]) -> tuple[str, ...]:
+    """Files that models and methods would fetch, with size and licence."""
     found = []
     for name, method in chosen:
         if method == "scratch":
@@ -148,7 +149,8 @@ def seconds_per_image(
         for precision in precisions:
             start = time.perf_counter()
             with torch.set_grad_enabled(train), autocast(precision, device):
-                loss = F.cross_entropy(module(images), targets)
+                answers = module(images)
+                loss = F.cross_entropy(answers.logits if isinstance(answers, Heads) else answers, targets)
             if train:
                 loss.backward()
             taken[precision].append(time.perf_counter() - start)

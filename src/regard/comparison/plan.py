@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +13,8 @@ from regard.errors import RegardError
 from regard.results import ProblemChoice
 from regard.runs.atomic import write_atomic
 from regard.training.recipe import Method
+
+FILE = "comparison.yaml"
 
 
 @dataclass(frozen=True)
@@ -104,24 +106,19 @@ class Plan:
 
     def save(self, folder: Path, precision: str) -> None:
         """Write `comparison.yaml`: the arguments, and the precision that was measured once for all runs."""
-        text = yaml.safe_dump({**as_plain(asdict(self)), "measured_precision": precision}, sort_keys=False)
-        write_atomic(folder / "comparison.yaml", text.encode())
+        keep_arguments(folder / FILE, {**asdict(self), "measured_precision": precision})
 
     @staticmethod
     def measured_precision(folder: Path) -> str:
         """The precision that the comparison in `folder` began with."""
-        return _read(folder)["measured_precision"]
+        found = read_arguments(folder / FILE)
+        if "measured_precision" not in found:
+            raise RegardError(f"{folder / FILE}: says no measured_precision; start anew with --overwrite")
+        return found["measured_precision"]
 
     def check_same(self, folder: Path) -> None:
         """A comparison that continues has the arguments it began with; raise RegardError naming those that changed."""
-        before = _read(folder)
-        now = as_plain(asdict(self))
-        changed = [name for name in now if before.get(name) != now[name]]
-        if changed:
-            differences = ", ".join(f"{name} was {before.get(name)!r}, is {now[name]!r}" for name in changed)
-            raise RegardError(
-                f"{folder}: --resume needs the arguments it began with ({differences}); use another --out"
-            )
+        refuse_changed(folder / FILE, asdict(self))
 
 
 def folder_name(model: str) -> str:
@@ -138,14 +135,29 @@ def as_plain(value: Any) -> Any:
     return value
 
 
-def _read(folder: Path) -> dict[str, Any]:
-    path = folder / "comparison.yaml"
+def keep_arguments(path: Path, arguments: Mapping[str, Any]) -> None:
+    """Write down what a piece of work was begun with, whole or not at all."""
+    write_atomic(path, yaml.safe_dump(as_plain(dict(arguments)), sort_keys=False).encode())
+
+
+def refuse_changed(path: Path, arguments: Mapping[str, Any]) -> None:
+    """RegardError that names those arguments that are not what `keep_arguments` wrote."""
+    before, now = read_arguments(path), as_plain(dict(arguments))
+    if changed := [name for name in now if before.get(name) != now[name]]:
+        differences = ", ".join(f"{name} was {before.get(name)!r}, is {now[name]!r}" for name in changed)
+        raise RegardError(
+            f"{path.parent}: --resume needs the arguments it began with ({differences}); use another --out"
+        )
+
+
+def read_arguments(path: Path) -> dict[str, Any]:
+    """What `keep_arguments` wrote; RegardError where it cannot be read."""
     try:
         found = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise RegardError(
             f"{path}: cannot be read ({str(error).splitlines()[0]}); start anew with --overwrite"
         ) from None
-    if not isinstance(found, dict) or "measured_precision" not in found:
-        raise RegardError(f"{path}: holds no comparison; start anew with --overwrite")
+    if not isinstance(found, dict) or "data" not in found:
+        raise RegardError(f"{path}: holds no arguments; start anew with --overwrite")
     return found

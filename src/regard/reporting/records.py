@@ -138,8 +138,8 @@ class ModelDetail:
 
     @property
     def reference(self) -> bool:
-        """True for a row without a network, shown beside the models and never tested against them."""
-        return self.method == "classical"
+        """True for a row beside the models that is never tested against them: without a network, or their teacher."""
+        return self.method in ("classical", "teacher")
 
 
 @dataclass(frozen=True)

@@ -75,8 +75,8 @@ def facts(data: ReportData) -> tuple[tuple[str, str], ...]:
         (count(run.train_images), "training images of each fold" if data.folds else "training images")
         if run.train_images
         else None,
-        (count(tested), "models" if tested > 1 else "model"),
-        (count(references), "references" if references > 1 else "reference") if references else None,
+        (count(tested), _tested_words(data)),
+        (count(references), _reference_words(data)) if references else None,
         (count(data.folds), "folds") if data.folds else None,
         (count(data.repeats), "repeats" if data.folds else "seeds" if data.repeats > 1 else "seed")
         if run.method != "given" and not (data.folds and data.repeats == 1)
@@ -84,6 +84,19 @@ def facts(data: ReportData) -> tuple[tuple[str, str], ...]:
         (count(len(fractions)), "training-set sizes") if len(fractions) > 1 else None,
     ]
     return tuple(row for row in rows if row)
+
+
+def _tested_words(data: ReportData) -> str:
+    if len(data.tested) > 1 and len({detail.model for detail in data.tested}) == 1:
+        return "ways to train one model"
+    return "models" if len(data.tested) > 1 else "model"
+
+
+def _reference_words(data: ReportData) -> str:
+    references = [detail for detail in data.models if detail.reference]
+    if all(detail.method == "teacher" for detail in references):
+        return "teacher"
+    return "references" if len(references) > 1 else "reference"
 
 
 def key_figures(data: ReportData) -> tuple[Row, ...]:
@@ -186,9 +199,15 @@ def model_notes(data: ReportData, shown: bool = False) -> tuple[str, ...]:
     several = shown and any(len(data.full_runs(detail)) > 1 for detail in data.models)
     seeds = [shown_words(data, detail) for detail in data.models]
     return tuple(
-        ", ".join(filter(None, ("reference, not tested" if detail.reference else "", seed if several else "")))
+        ", ".join(filter(None, (_kind_of(detail), seed if several else "")))
         for detail, seed in zip(data.models, seeds, strict=True)
     )
+
+
+def _kind_of(detail: ModelDetail) -> str:
+    if not detail.reference:
+        return ""
+    return "not tested" if detail.method == "teacher" else "reference, not tested"
 
 
 def metric_table(data: ReportData) -> tuple[Row, ...]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from regard.data.loader import Batch, Batches
 from regard.evaluation.problems import LOWER_IS_BETTER, Evaluator
+from regard.inference.features import default_cache
 from regard.inference.loaded import LoadedModel
+from regard.training.distillation import Teacher, teach
 from regard.training.loop import Event, Outcome, Plan, fit
 from regard.training.optimiser import make_optimiser, parameter_groups
 from regard.training.precision import choose_precision, measure_steps
@@ -35,10 +38,25 @@ class Training:
     batches: Batches
 
 
-def ready(images: ImageSet, split: Split, loaded: LoadedModel, recipe: Recipe) -> Training:
-    """Put the model into its starting state, and open the stream of batches."""
+def ready(
+    images: ImageSet,
+    split: Split,
+    loaded: LoadedModel,
+    recipe: Recipe,
+    teacher: Teacher | None = None,
+    cache_dir: Path | None = None,
+    on_event: OnEvent = lambda event: None,
+) -> Training:
+    """Put the model into its starting state, and open the stream of batches; a teacher stands beside both.
+
+    cache_dir: where its answers are kept.
+    """
     trainee = prepare(loaded, recipe, task_for(images, split.train, recipe))
-    return Training(images, split, loaded, trainee, training_batches(images, split.train, loaded, recipe))
+    batches = training_batches(images, split.train, loaded, recipe)
+    if teacher is not None:
+        cache = cache_dir or default_cache()
+        trainee, batches = teach(teacher, trainee, loaded, images, batches, recipe, cache, on_event)
+    return Training(images, split, loaded, trainee, batches)
 
 
 def resolved(training: Training, recipe: Recipe, team: Team, on_event: OnEvent) -> Recipe:

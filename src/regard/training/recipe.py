@@ -26,6 +26,7 @@ Watch = Literal["top1", "nll", "map", "mae"]
 Balance = Literal["none", "loss", "sampler"]
 
 TINY_IMAGE = 24  # pixels; up to here no crop at all: every pixel is a part of the object
+SGD_LR = 0.1  # per 128 images, of networks with batch normalisation
 SMALL_IMAGE = 64  # pixels; up to here an object fills the frame and a resized crop destroys more than it varies
 
 
@@ -33,10 +34,10 @@ class Spec(Protocol):
     """What a recipe needs to know of a model; `regard.models.ModelSpec` has it."""
 
     @property
-    def family(self) -> str: ...
+    def patch_size(self) -> int | None: ...
 
     @property
-    def patch_size(self) -> int | None: ...
+    def sgd_lr(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -274,7 +275,7 @@ def recipe_for(
 ) -> Recipe:
     """A sensible recipe for `n_train` images of `img_size` pixels; without `images_seen` it sets `epochs`.
 
-    spec: the registry's sheet; None, a module from elsewhere, is treated as a CNN. problem: numbers often go with
+    spec: the registry's sheet; None, a module from elsewhere, is treated as a ResNet. problem: numbers often go with
     the size of what is seen, so for them images are shifted and not scaled.
 
     The amount of augmentation follows the number of times each image is seen: what is seen rarely cannot be
@@ -296,9 +297,9 @@ def recipe_for(
         return _for_numbers(recipe) if problem == "regression" else recipe
     epochs = _default_epochs(method, n_train)
     seen = images_seen if images_seen is not None else round(epochs * n_train)
-    family = spec.family if spec else "other"
-    recipe = _vit(method, seen, img_size) if family == "vit" or method == "lora" else _cnn(method, seen, img_size)
-    recipe = _augmented(recipe, family, repeats=seen / max(n_train, 1), img_size=img_size)
+    sgd_lr = spec.sgd_lr if spec else SGD_LR
+    recipe = _sgd(method, seen, img_size, sgd_lr) if sgd_lr and method != "lora" else _adamw(method, seen, img_size)
+    recipe = _augmented(recipe, sgd_lr == 0, repeats=seen / max(n_train, 1), img_size=img_size)
     if problem == "regression":
         recipe = _for_numbers(recipe)
     evaluations = max(4, min(20, round(seen / max(n_train, 1))))
@@ -328,7 +329,8 @@ def _batch(seen: int, img_size: int) -> int:
     return max(16, min(largest, 2 ** round(math.log2(max(seen, 600) / 600))))
 
 
-def _vit(method: Method, seen: int, img_size: int) -> Recipe:
+def _adamw(method: Method, seen: int, img_size: int) -> Recipe:
+    """For transformers, and what is built like them."""
     batch = _batch(seen, img_size)
     if method == "lora":
         return Recipe(method=method, batch_size=batch, lr=_round(2e-3 * (batch / 128) ** 0.5), warmup=0.1)
@@ -347,14 +349,15 @@ def _vit(method: Method, seen: int, img_size: int) -> Recipe:
     return Recipe(method=method, batch_size=batch, lr=_round(lr * (batch / 128) ** 0.5), weight_decay=0.05, warmup=0.1)
 
 
-def _cnn(method: Method, seen: int, img_size: int) -> Recipe:
+def _sgd(method: Method, seen: int, img_size: int, lr: float) -> Recipe:
+    """For convolutional networks; lr: of 128 images, from scratch."""
     batch = _batch(seen, img_size)
     if method == "finetune":
         return Recipe(
             method=method,
             batch_size=batch,
             optimiser="sgd",
-            lr=_round(0.01 * batch / 64),
+            lr=_round(0.2 * lr * batch / 128),
             weight_decay=1e-4,
             warmup=0.1,
         )
@@ -362,31 +365,31 @@ def _cnn(method: Method, seen: int, img_size: int) -> Recipe:
         method=method,
         batch_size=batch,
         optimiser="sgd",
-        lr=_round(0.1 * batch / 128),
+        lr=_round(lr * batch / 128),
         weight_decay=5e-4,
         warmup=0.1,
     )
 
 
-def _augmented(recipe: Recipe, family: str, repeats: float, img_size: int) -> Recipe:
+def _augmented(recipe: Recipe, transformer: bool, repeats: float, img_size: int) -> Recipe:
     """Three levels: each image seen fewer than 30 times, fewer than 100 times, more."""
-    vit, small, tiny = family == "vit", img_size <= SMALL_IMAGE, img_size <= TINY_IMAGE
+    small, tiny = img_size <= SMALL_IMAGE, img_size <= TINY_IMAGE
     recipe = replace(recipe, crop="pad" if small else "resized", crop_scale=0.5, label_smoothing=0.1)
     if tiny:  # a shift by two pixels moves a stroke into another patch: accuracy falls by 29 points (docs/log.md)
         recipe = replace(recipe, crop="centre")
     if repeats < 30:
         return recipe
     recipe = replace(recipe, crop_scale=0.25, randaugment=(2, 5.0) if not small else (1, 5.0))
-    recipe = replace(recipe, drop_path=0.1 if vit else 0.0)
+    recipe = replace(recipe, drop_path=0.1 if transformer else 0.0)
     if repeats < 100:
         return recipe
     return replace(
         recipe,
-        randaugment=(2, 9.0) if vit and not small else (2, 5.0),
+        randaugment=(2, 9.0) if transformer and not small else (2, 5.0),
         mixup=0.2,
         cutmix=1.0 if not small else 0.0,
         mixing_probability=0.5,
-        erasing=0.25 if vit and not small else 0.0,
+        erasing=0.25 if transformer and not small else 0.0,
     )
 
 

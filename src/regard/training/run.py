@@ -29,6 +29,7 @@ from regard.models import count_gmacs, count_parameters, timm_reference
 from regard.results import Cost, Predictions
 from regard.runs.run import Run
 from regard.training.cost import inference_speed, peak_memory_mb, reset_peak_memory
+from regard.training.distillation import Teacher
 from regard.training.environment import environment
 from regard.training.fitting import OnEvent, ready, resolved, run_loop
 from regard.training.heads import fit_head, head_predictions
@@ -65,6 +66,7 @@ class Job:
     cache_dir: Path
     emit: OnEvent
     team: Team
+    teacher: Teacher | None
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class Fitted:
     seconds: float
     trainable_parameters: int
     passes: float  # forward passes of one image that the training cost (`PASSES`)
+    further_flops: float = 0.0  # of other models, which ran beside it
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -93,6 +96,7 @@ def train_run(
     fold: int | None = None,
     opened: Mapping[str, Any] | None = None,
     cache_dir: str | Path | None = None,
+    teacher: Teacher | None = None,
 ) -> Run:
     """Train `loaded` on the train rows of `split` by `recipe`, and write everything that a run folder holds.
 
@@ -103,7 +107,8 @@ def train_run(
     far as they do not say so themselves ("target", "group", "slices"), for config.yaml. What the kind of
     labels forbids in the recipe is switched off aloud (`suited`). A finished run is returned as it is; one
     that was interrupted continues with `resume`, under the choices measured at its start. SIGTERM and SIGINT
-    save and raise `Stopped` (exit code 143 or 130). Raises RegardError, and leaves nothing half-written.
+    save and raise `Stopped` (exit code 143 or 130). With a `teacher`, a model that is trained by steps learns from it
+    too (distillation.py). Raises RegardError, and leaves nothing half-written.
 
     Under torchrun every process calls this alike; the first one writes, and its `loaded` is the one to go on
     with.
@@ -117,12 +122,14 @@ def train_run(
     for name in ("train", "val", "test"):
         if not len(getattr(split, name)):
             raise RegardError(f"{images.name}: no {name} images in the split; give more images or another split")
+    if teacher is not None and recipe.method == "head":
+        raise RegardError("--method head: a teacher cannot teach a frozen model; use scratch, finetune or lora")
     recipe, notes = suited(recipe, images.problem, images.boxes)
     for note in notes:
         emit({"event": "note", "text": note})
     answer_these(loaded, images)
     cache = Path(cache_dir or default_cache())
-    job = Job(run, images, split, loaded, recipe, fraction, fold, opened or {}, cache, emit, team)
+    job = Job(run, images, split, loaded, recipe, fraction, fold, opened or {}, cache, emit, team, teacher)
     reset_peak_memory()
     with Interrupts(ECHO if team.world > 1 else 0.0) as interrupts, _deterministic(recipe.deterministic):
         conclude = partial(_solve, job) if recipe.solved else _fit(job, resume, interrupts)
@@ -137,7 +144,7 @@ def _fit(job: Job, resume: bool, interrupts: Interrupts) -> Callable[[], Fitted]
     run, loaded, team = job.run, job.loaded, job.team
     continued = team.first_does(lambda: resume and (run.folder / "config.yaml").is_file())
     recipe = _begun_with(job) if continued else job.recipe
-    training = ready(job.images, job.split, loaded, recipe)
+    training = ready(job.images, job.split, loaded, recipe, job.teacher, job.cache_dir, job.emit)
     trainee = training.trainee
     if not continued:
         recipe = resolved(training, recipe, team, job.emit)
@@ -173,6 +180,7 @@ def _fit(job: Job, resume: bool, interrupts: Interrupts) -> Callable[[], Fitted]
         seconds=progress.seconds,
         trainable_parameters=trainable,
         passes=images_seen * PASSES[recipe.method],
+        further_flops=trainee.further_flops(images_seen),
         extra={
             "steps": progress.step,
             "best_step": progress.best_step,
@@ -232,6 +240,9 @@ def _begun_with(job: Job) -> Recipe:
     stored = read_split(job.run.split_path, job.images)
     if any(not np.array_equal(getattr(stored, part), getattr(job.split, part)) for part in ("train", "val", "test")):
         changed.append("the split differs from split.csv")
+    taught = job.run.config.get("distillation", {})  # the source may have been named otherwise
+    if {**taught, "source": None} != {**_distillation(job), "source": None}:
+        changed.append("the teacher, or how it teaches, was another")
     if changed:
         raise RegardError(
             f"{job.run.folder}: --resume needs what it began with ({'; '.join(changed)}); use another --out"
@@ -279,9 +290,14 @@ def _write_start(job: Job, recipe: Recipe) -> None:
             "pretraining": loaded.pretraining,
             "preprocess": loaded.preprocess.to_config(),
             "recipe": recipe.to_config(),
+            **({"distillation": _distillation(job)} if job.teacher else {}),
             "threads": torch.get_num_threads(),
         }
     )
+
+
+def _distillation(job: Job) -> dict[str, Any]:
+    return job.teacher.to_config() if job.teacher is not None else {}
 
 
 def _timm_config(loaded: LoadedModel) -> dict[str, Any] | None:
@@ -366,7 +382,7 @@ def _cost(loaded: LoadedModel, fitted: Fitted) -> Cost:
         images_per_second=images_per_second,
         latency_ms=latency_ms,
         train_seconds=fitted.seconds,
-        train_flops=2e9 * gmacs * fitted.passes,
+        train_flops=2e9 * gmacs * fitted.passes + fitted.further_flops,
     )
 
 

@@ -118,16 +118,17 @@ class Task:
         return outputs * self.scale.to(outputs.device) + self.mean.to(outputs.device)
 
     def fold(self, loaded: LoadedModel) -> None:
-        """Let the model itself answer in the units of the labels: mean and scale go into its last Linear."""
+        """Let the model itself answer in the units of the labels: mean and scale go into its last Linears."""
         if self.mean is None or self.scale is None:
             return
-        linear = loaded.model.get_submodule(loaded.head)
-        assert isinstance(linear, nn.Linear) and linear.bias is not None  # `refuse_unfoldable` has seen to it
-        with torch.no_grad():
-            device, kind = linear.weight.device, linear.weight.dtype
-            scale, mean = self.scale.double().to(device), self.mean.double().to(device)
-            linear.weight.copy_((linear.weight.double() * scale[:, None]).to(kind))
-            linear.bias.copy_((linear.bias.double() * scale + mean).to(kind))
+        # One layer may answer in several places (`set_head_module`): it is folded once.
+        for linear in {loaded.model.get_submodule(head) for head in loaded.heads}:
+            assert isinstance(linear, nn.Linear) and linear.bias is not None  # `refuse_unfoldable` has seen to it
+            with torch.no_grad():
+                device, kind = linear.weight.device, linear.weight.dtype
+                scale, mean = self.scale.double().to(device), self.mean.double().to(device)
+                linear.weight.copy_((linear.weight.double() * scale[:, None]).to(kind))
+                linear.bias.copy_((linear.bias.double() * scale + mean).to(kind))
 
 
 def task_for(images: ImageSet, rows: np.ndarray, recipe: Recipe) -> Task:

@@ -19,9 +19,9 @@ from regard.data.mixing import Mixing
 from regard.errors import RegardError
 from regard.inference.loaded import LoadedModel
 from regard.inference.memory import InParts
-from regard.inference.pooling import head_input, set_head
+from regard.inference.pooling import head_input, set_head, set_head_module
 from regard.inference.rows import predict_rows
-from regard.models import create_model
+from regard.models import Heads, create_model
 from regard.results import Predictions
 from regard.training import lora
 from regard.training.processes import own_device
@@ -37,14 +37,16 @@ class Trainee:
     """What is trained: the whole model, or only its last layer on the frozen rest.
 
     module: holds the trained parameters; logits(module or its average, images (B, 3, S, S) on the device) ->
-    (B, K), in standard deviations where they are numbers; task: what they are trained for.
+    (B, K), or `Heads` in training, in standard deviations where they are numbers; task: what they are trained for;
+    others_weight: the share of each further head's loss.
     """
 
     module: nn.Module
-    logits: Callable[[nn.Module, Tensor], Tensor]
+    logits: Callable[[nn.Module, Tensor], Tensor | Heads]
     task: Task
     device: torch.device
     layout: torch.memory_format
+    others_weight: float = 0.0
 
     def place(self, images: Tensor) -> Tensor:
         """Images on the device, in the layout that the model computes in."""
@@ -52,12 +54,22 @@ class Trainee:
 
     def loss(self, module: nn.Module, batch: Batch) -> Tensor:
         """Mean loss of the batch; smoothing and mixing are in the targets."""
-        logits = self.logits(module, self.place(batch.images))
-        return self.task.loss(logits.float(), batch.targets.to(self.device, non_blocking=True))
+        answers = self.logits(module, self.place(batch.images))
+        targets = batch.targets.to(self.device, non_blocking=True)
+        if isinstance(answers, Tensor):
+            return self.task.loss(answers.float(), targets)
+        others = [self.task.loss(other.float(), targets) for other in answers.others]
+        return self.task.loss(answers.logits.float(), targets) + self.others_weight * sum(others)
+
+    def further_flops(self, images_seen: int) -> float:
+        """Of what runs beside the module while it is trained on so many images: nothing here."""
+        return 0.0
 
     def answers(self, module: nn.Module, images: Tensor) -> Tensor:
         """(B, K) float32 of images (B, 3, S, S), in the units of the labels."""
-        return self.task.answers(self.logits(module, self.place(images)).float())
+        logits = self.logits(module, self.place(images))
+        assert isinstance(logits, Tensor)  # in evaluation a model gives one tensor
+        return self.task.answers(logits.float())
 
 
 def answer_these(loaded: LoadedModel, images: ImageSet) -> None:
@@ -85,14 +97,21 @@ def prepare(loaded: LoadedModel, recipe: Recipe, task: Task) -> Trainee:
         loaded.model.requires_grad_(True)
         if recipe.method == "lora":
             lora.adapt(loaded.model, recipe.lora_rank, loaded.preprocess.size, loaded.name)
-            if loaded.head:
-                loaded.model.get_submodule(loaded.head).requires_grad_(True)
+            for head in loaded.heads:
+                loaded.model.get_submodule(head).requires_grad_(True)
+    device, layout = lay_out(loaded)
+    others_weight = getattr(loaded.model, "OTHERS_WEIGHT", 0.0)
+    return Trainee(loaded.model, lambda model, images: model(images), task, device, layout, others_weight)
+
+
+def lay_out(loaded: LoadedModel) -> tuple[torch.device, torch.memory_format]:
+    """Bring the model to the device of this process, in the layout that it computes in; both are returned."""
     # Convolutions run faster in channels_last, on the CPU too.
-    convolutional = loaded.spec is not None and loaded.spec.family == "resnet"
+    convolutional = loaded.spec is not None and loaded.spec.convolutional
     layout = torch.channels_last if convolutional else torch.contiguous_format
     device = own_device()
     loaded.model.to(device).to(memory_format=layout)  # pyright: ignore[reportCallIssue]  (not in torch's stub)
-    return Trainee(loaded.model, lambda model, images: model(images), task, device, layout)
+    return device, layout
 
 
 def settle(loaded: LoadedModel, task: Task) -> None:
@@ -109,7 +128,7 @@ def settled_state(loaded: LoadedModel, trainee: Trainee, module: nn.Module) -> d
     whole = trainee.module is loaded.model
     now = replace(loaded, model=copy.deepcopy(module if whole else loaded.model))
     if not whole:
-        now.model.set_submodule(loaded.head, copy.deepcopy(module))
+        set_head_module(now, copy.deepcopy(module))  # pyright: ignore[reportArgumentType]  # a Linear (`_frozen`)
     settle(now, trainee.task)
     return now.model.state_dict()
 
@@ -128,10 +147,10 @@ def _rebuild(loaded: LoadedModel, recipe: Recipe) -> None:
     )
     if recipe.method != "scratch":
         state = loaded.model.state_dict()
-        if loaded.head:  # the new model's own, drawn by the seed, and not what loading happened to draw
-            own = {name: value for name, value in model.state_dict().items() if name.startswith(f"{loaded.head}.")}
-            state = {name: value for name, value in state.items() if not name.startswith(f"{loaded.head}.")} | own
-        model.load_state_dict(state)
+        # Heads are the new model's own, drawn by the seed, and not what loading happened to draw.
+        heads = tuple(f"{head}." for head in loaded.heads)
+        own = {name: value for name, value in model.state_dict().items() if name.startswith(heads)}
+        model.load_state_dict({name: value for name, value in state.items() if not name.startswith(heads)} | own)
     loaded.model = model
 
 

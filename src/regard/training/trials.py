@@ -13,6 +13,7 @@ from regard.errors import RegardError
 from regard.evaluation.problems import LOWER_IS_BETTER
 from regard.inference.loaded import LoadedModel
 from regard.runs.atomic import write_atomic
+from regard.training.distillation import Teacher
 from regard.training.fitting import ready, resolved, run_loop
 from regard.training.nonfinite import NotFinite
 from regard.training.processes import join
@@ -37,14 +38,15 @@ def choose_lr(
     trials: int,
     folder: Path,
     on_event: Callable[[dict[str, Any]], None],
+    teacher: Teacher | None = None,
 ) -> tuple[float, list[dict[str, Any]]]:
     """(the best of `trials` learning rates, a row for each: "lr", "score", "images"), by the watched metric.
 
     The rates are a factor of the square root of ten apart, the recipe's own in their middle. Each trains a model of
     its own (`load`) for a third of the images or minutes, on the train rows only. A rate at which training diverges
     has the score None. Finished trials are kept in `folder`/trials.json and not repeated, unless the recipe is
-    another one. Where nothing is trained (a solved head) the recipe's rate is returned. Raises RegardError where
-    every rate diverges.
+    another one. teacher: whom they learn from. Where nothing is trained (a solved head) the recipe's rate is
+    returned. Raises RegardError where every rate diverges.
     """
     if recipe.solved or trials < 1:
         if trials:
@@ -64,7 +66,7 @@ def choose_lr(
         loaded = load()
         answer_these(loaded, images)
         short = shortened(replace(recipe, lr=lr, trials=0, snapshots=0), len(split.train))
-        training = ready(images, split, loaded, short)
+        training = ready(images, split, loaded, short, teacher)
         short = resolved(training, short, team, on_event)
         recipe = replace(recipe, precision=short.precision)  # measured once
         try:

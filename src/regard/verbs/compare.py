@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shutil
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,16 +12,18 @@ from regard.errors import RegardError
 from regard.results import CheckReport, ProblemChoice, Verdict
 from regard.verbs.command import command_line
 from regard.verbs.events import OnEvent, silent
-from regard.verbs.prepare import OnBadImage, Prepared, load_for, mirrored, prepare
+from regard.verbs.folders import make_folder
+from regard.verbs.prepare import OnBadImage, Prepared, load_for, mirrored, prepare, untrained
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from regard.comparison.compare import Candidate, Key, Task
     from regard.comparison.estimate import Estimate
     from regard.comparison.plan import Plan
     from regard.data.splits import Split
     from regard.inference.loaded import LoadedModel
+    from regard.reporting.records import ReportData
     from regard.results import RunResult
     from regard.training.recipe import Method, Recipe
 
@@ -143,7 +144,7 @@ def compare(
     folder = Path(out)
     continued = resume and (folder / "comparison.yaml").is_file()
     if not continued and not dry_run:
-        _make(folder, resume, overwrite)
+        make_folder(folder, "comparison", ("comparison.yaml", "report.html"), ("runs", "trials"), resume, overwrite)
     opened = {"target": tuple(target), "problem": problem, "group": group, "slices": tuple(slices)}
     if predictions:
         return _compare_given(data, opened, tuple(map(Path, predictions)), folder, margin, command)
@@ -190,13 +191,13 @@ def compare(
     split = task.split(0, 0 if folds else None)
     for note in split.notes:
         on_event({"event": "note", "text": note})
-    untrained = {name: _untrained(model, plan, prepared.images.classes) for name, model in given_models.items()}
-    chosen = recipes(plan, len(split.train), untrained, prepared.images.problem)
+    sheets = {name: untrained(model, prepared.images.classes, img_size, force) for name, model in given_models.items()}
+    chosen = recipes(plan, len(split.train), sheets, prepared.images.problem)
     if continued:
         plan.check_same(folder)
         chosen = shared_precision(chosen, plan.measured_precision(folder))
     else:
-        speeds = measure(chosen, untrained)
+        speeds = measure(chosen, sheets)
         fastest = speeds.fastest if precision in (None, "auto") and not deterministic else given["precision"]
         chosen = shared_precision(chosen, fastest)
         expected = estimate(plan, task, chosen, speeds)
@@ -213,43 +214,8 @@ def compare(
     return _answer(plan, prepared.checked, task, chosen, results, folder, command, own)
 
 
-def _make(folder: Path, resume: bool, overwrite: bool) -> None:
-    """A new folder for the comparison; one with anything in it is refused, unless it is a comparison to be replaced."""
-    held = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    if folder.exists() and not folder.is_dir():
-        raise RegardError(f"{folder}: is a file; expected a folder for the comparison: choose another --out")
-    if held and not overwrite:
-        hint = (
-            "it holds no comparison to resume" if resume else "use --resume to continue it, --overwrite to start anew"
-        )
-        raise RegardError(f"{folder}: already holds {held[0]!r}; {hint}, or choose another --out")
-    if held and "comparison.yaml" not in held and "report.html" not in held:
-        raise RegardError(
-            f"{folder}: holds {held[0]!r} but no comparison, so it is not overwritten; choose another --out"
-        )
-    for name in ("comparison.yaml", "report.html"):
-        (folder / name).unlink(missing_ok=True)
-    for name in ("runs", "trials"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RegardError(f"{folder}: cannot be made ({error.strerror}); choose another --out") from None
-
-
 def _name(model: str | LoadedModel) -> str:
     return model if isinstance(model, str) else model.name
-
-
-def _untrained(model: str | LoadedModel, plan: Plan, classes: tuple[str, ...]) -> LoadedModel:
-    """A model for its sheet and its speed; nothing is downloaded."""
-    from regard.inference.loaded import fresh_model, load_model
-
-    if not isinstance(model, str):
-        return model
-    if (Path(model) / "config.yaml").is_file():
-        return load_model(model, classes=classes, img_size=plan.img_size)
-    return fresh_model(model, classes, plan.img_size, force=plan.force)
 
 
 def _task(plan: Plan, prepared: Prepared, models: Mapping[str, str | LoadedModel], on_event: OnEvent) -> Task:
@@ -311,7 +277,7 @@ def _answer(
         suspects=doubtful,
     )
     listed = [*ordered, *references(results)]
-    return _write(folder, report_data(story, listed, results, found, images), listed, found)
+    return answer_of(report_data(story, listed, results, found, images), listed, found, folder)
 
 
 def _budget(plan: Plan, chosen: Mapping[Key, Recipe]) -> str:
@@ -352,17 +318,18 @@ def _compare_given(
     ordered = candidates(results)
     found = verdicts(ordered, margin)
     story = Story(title=images.name if images else "given predictions", command=command)
-    return _write(folder, report_data(story, ordered, results, found, images, file_tests(results)), ordered, found)
+    record = report_data(story, ordered, results, found, images, file_tests(results))
+    return answer_of(record, ordered, found, folder)
 
 
-def _write(folder: Path, record: Any, listed: list[Candidate], found: tuple[Verdict, ...]) -> Answer:
+def answer_of(record: ReportData, listed: Sequence[Candidate], found: Sequence[Verdict], folder: Path) -> Answer:
+    """The answer of a report, which is written to `folder`."""
     from regard.evaluation.problems import HEADLINE
     from regard.reporting.report import write_report
     from regard.reporting.sentences import answer
 
     report = write_report(record, folder / "report.html")
     rows = tuple(
-        Row(one.name, HEADLINE[one.problem], one.test, one.validation, len(one.runs), one.method == "classical")
-        for one in listed
+        Row(one.name, HEADLINE[one.problem], one.test, one.validation, len(one.runs), one.reference) for one in listed
     )
-    return Answer(answer(record), rows, found, report)
+    return Answer(answer(record), rows, tuple(found), report)

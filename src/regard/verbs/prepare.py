@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,12 +14,12 @@ from regard.verbs.check import check_opened
 from regard.verbs.events import OnEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
     from regard.data.sources import ImageSet
     from regard.data.splits import Split
     from regard.inference.loaded import LoadedModel
+    from regard.training.recipe import Head, Method, Recipe
 
 OnBadImage = Literal["skip", "error"]
 SHOWN = 10  # file names in a line
@@ -138,6 +139,51 @@ def load_for(
     if method == "scratch" and isinstance(model, str):
         return fresh_model(model, classes, img_size, force=force)
     return load_aloud(model, on_event, weights, classes, img_size)
+
+
+def untrained(
+    model: str | LoadedModel, classes: tuple[str, ...], img_size: int | None = None, force: bool = False
+) -> LoadedModel:
+    """A model for its sheet and its speed; nothing is downloaded."""
+    from regard.inference.loaded import fresh_model, load_model
+
+    if not isinstance(model, str):
+        return model
+    if Path(model).is_dir() or len(Path(model).parts) > 1:
+        return load_model(model, img_size=img_size)
+    return fresh_model(model, classes, img_size, force=force)
+
+
+def recipe_options(arguments: Mapping[str, Any], images: ImageSet) -> dict[str, Any]:
+    """The fields of a recipe among a verb's arguments, as far as they were given; method and head are none of them."""
+    from dataclasses import fields
+
+    from regard.training.recipe import Recipe
+
+    names = {one.name for one in fields(Recipe)} - {"method", "head", "flip"}
+    given = {name: value for name, value in arguments.items() if name in names and value is not None}
+    flip = arguments.get("flip")
+    return {**given, "flip": mirrored(images) if flip is None else flip == "yes"}
+
+
+def recipe_of(
+    loaded: LoadedModel, method: Method, head: Head, images: ImageSet, train: np.ndarray,
+    given: Mapping[str, Any], on_event: OnEvent,
+) -> Recipe:  # fmt: skip
+    """The recipe of a model for these training rows, with what was `given` of it; what is unlikely meant is said."""
+    from regard.training.recipe import recipe_for, warnings
+    from regard.training.tasks import advice, suited
+
+    size, count = loaded.preprocess.size, len(train)
+    recipe = recipe_for(loaded.spec, method, count, size, given.get("images_seen"), head, images.problem)
+    recipe, _ = suited(recipe, images.problem, images.boxes)
+    recipe = recipe.with_overrides(given)
+    if loaded.spec is not None:
+        for line in warnings(recipe, loaded.spec, size, count):
+            on_event({"event": "warning", "text": line})
+    if line := advice(images, train, recipe):
+        on_event({"event": "note", "text": line})
+    return recipe
 
 
 def mirrored(images: ImageSet) -> bool:

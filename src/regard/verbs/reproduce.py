@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from regard.errors import RegardError
 from regard.verbs.events import OnEvent, silent
-from regard.verbs.prepare import load_for
+from regard.verbs.prepare import load_aloud, load_for
 
 if TYPE_CHECKING:
     from regard.inference.loaded import LoadedModel
     from regard.results import RunResult
     from regard.runs.run import Run
+    from regard.training.distillation import Teacher
     from regard.training.recipe import Recipe
 
 SHOWN = 5
@@ -105,6 +106,7 @@ def reproduce(
             fold=before.fold,
             opened={name: config.get(name) for name in ("target", "group", "slices") if config.get(name)},
             cache_dir=cache,
+            teacher=_teacher_of(old, on_event),
         )
     return _found(old, new, other, len(known))
 
@@ -164,6 +166,25 @@ def _model_of(run: Run, source: dict[str, Any], classes: tuple[str, ...], on_eve
     return loaded
 
 
+def _teacher_of(run: Run, on_event: OnEvent) -> Teacher | None:
+    """Whom the run learned from, as it was; None where nobody taught. RegardError where it is another one now."""
+    from regard.training.distillation import TAU, Teacher
+
+    config = run.config.get("distillation")
+    if config is None:
+        return None
+    source = config["source"]
+    if not source.get("model"):
+        raise RegardError(
+            f"{run.folder}: its teacher was a module of yours ({config['teacher']}), which its folder does not hold"
+        )
+    loaded = load_aloud(source["model"], on_event, source.get("weights"))
+    teacher = Teacher(loaded, config["kind"], config["alpha"], config.get("tau", TAU))
+    if teacher.fingerprint != config["fingerprint"]:
+        raise RegardError(f"{source['model']}: is not the teacher that it was for {run.folder}; restore it")
+    return teacher
+
+
 def siblings(run: Run, result: RunResult) -> list[RunResult]:
     """Finished runs beside this one that differ from it in their seed only, as in the folder of a comparison."""
     from regard.runs.run import Run
@@ -182,7 +203,11 @@ def siblings(run: Run, result: RunResult) -> list[RunResult]:
 def _condition(config: dict[str, Any]) -> dict[str, Any]:
     """What has to be alike: all but the seed and what it redraws."""
     kept = ("model", "method", "data", "problem", "fraction", "num_classes", "preprocess")
-    return {name: config.get(name) for name in kept} | {"recipe": {**config.get("recipe", {}), "seed": None}}
+    alike: dict[str, Any] = {name: config.get(name) for name in kept}
+    alike["recipe"] = {**config.get("recipe", {}), "seed": None}
+    # The head of a teacher is fitted anew for every seed, so only its name is alike.
+    alike["distillation"] = {**config.get("distillation", {}), "fingerprint": None, "source": None}
+    return alike
 
 
 @contextmanager

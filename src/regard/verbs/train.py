@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from regard.results import ProblemChoice
 from regard.verbs.command import command_line
 from regard.verbs.events import OnEvent, silent
-from regard.verbs.prepare import OnBadImage, Prepared, load_aloud, load_for, mirrored, prepare
+from regard.verbs.folders import no_empty_folder
+from regard.verbs.prepare import OnBadImage, Prepared, load_aloud, load_for, prepare, recipe_of, recipe_options
 
 if TYPE_CHECKING:
     from torch import nn
@@ -144,20 +145,19 @@ def train(
         overwrite: replace the run in --out
         on_event: called with what is going on (docs/architecture.md, Events)
     """
-    command = command_line(train, locals())
+    arguments = locals().copy()
+    command = command_line(train, arguments)
 
     from regard.runs.run import Run
     from regard.training.processes import join
-    from regard.training.recipe import recipe_for, warnings
     from regard.training.run import train_run
-    from regard.training.tasks import advice, suited
     from regard.training.trials import choose_lr
 
     team = join()  # the other processes of torchrun, if any: the first one alone writes and speaks
     on_event = on_event if team.first else silent
     for note in team.notes:
         on_event({"event": "note", "text": note})
-    with _no_empty_folder(Path(out)), ExitStack() as opened:
+    with no_empty_folder(Path(out)), ExitStack() as opened:
         with team.in_turn():
             run = Run.resume(out) if resume else Run.create(out, overwrite=overwrite)
         with team.in_turn():  # what the first one checks and downloads, the others find
@@ -177,50 +177,8 @@ def train(
         split = prepared.split(seed)
         for note in split.notes:
             on_event({"event": "note", "text": note})
-        given = {
-            "lora_rank": lora_rank,
-            "epochs": epochs,
-            "minutes": minutes,
-            "images_seen": images_seen,
-            "batch_size": batch_size,
-            "accumulation": accumulation,
-            "optimiser": optimiser,
-            "lr": lr,
-            "weight_decay": weight_decay,
-            "warmup": warmup,
-            "layer_decay": layer_decay,
-            "clip_norm": clip_norm,
-            "ema": ema,
-            "dropout": dropout,
-            "drop_path": drop_path,
-            "label_smoothing": label_smoothing,
-            "mixup": mixup,
-            "cutmix": cutmix,
-            "randaugment": randaugment,
-            "erasing": erasing,
-            "crop": crop,
-            "flip": mirrored(images) if flip is None else flip == "yes",
-            "repeated_augmentation": repeated_augmentation,
-            "balance": balance,
-            "views": views,
-            "watch": watch,
-            "evaluations": evaluations,
-            "patience": patience,
-            "trials": trials,
-            "snapshots": snapshots,
-            "precision": precision,
-            "seed": seed,
-            "deterministic": deterministic,
-        }
-        size, count = loaded.preprocess.size, len(split.train)
-        recipe = recipe_for(loaded.spec, method, count, size, images_seen, head, images.problem)
-        recipe, _ = suited(recipe, images.problem, images.boxes)
-        recipe = recipe.with_overrides({name: value for name, value in given.items() if value is not None})
-        if loaded.spec is not None:
-            for line in warnings(recipe, loaded.spec, size, count):
-                on_event({"event": "warning", "text": line})
-        if line := advice(images, split.train, recipe):
-            on_event({"event": "note", "text": line})
+        given = recipe_options(arguments, images)
+        recipe = recipe_of(loaded, method, head, images, split.train, given, on_event)
         done = resume and run.finished
         if trials and not done:
 
@@ -258,18 +216,6 @@ def _write_report(run: Run, prepared: Prepared, notes: tuple[str, ...], command:
         environment={name: str(value) for name, value in run.environment.items()},
     )
     write_report(report_data(story, candidates([result]), [result], (), prepared.images), run.folder / "report.html")
-
-
-@contextmanager
-def _no_empty_folder(folder: Path) -> Iterator[None]:
-    """Where the work fails before anything is written, the folder that it has made goes again."""
-    was_there = folder.exists()
-    try:
-        yield
-    except BaseException:
-        if not was_there and folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
-        raise
 
 
 @contextmanager
