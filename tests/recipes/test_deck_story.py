@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import json
 import tarfile
@@ -10,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import regard
+from regard.comparison import estimate, students
 from regard.training import run as run_module
 from regard.training.cost import inference_speed
 
@@ -35,7 +38,9 @@ def load_recipe():
 
 @pytest.fixture
 def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Bright and dark noise in an archive of class folders; speeds are measured for a moment only."""
+    """Bright and dark noise in an archive of class folders; an image takes 3 s to train on by any measure."""
+    for module in (estimate, students):
+        monkeypatch.setattr(module, "seconds_per_image", lambda *given: dict.fromkeys(given[-1], 3.0))
     monkeypatch.setattr(run_module, "inference_speed", partial(inference_speed, seconds=0.01))
     rng = np.random.default_rng(0)
     for split, count in (("train", 16), ("test", 8)):
@@ -57,13 +62,26 @@ def rows_of(text: str) -> dict[str, list[str]]:
     return {f"{cells[1]} {cells[0]}" if cells[0].isdigit() else cells[1]: cells for cells in lines}
 
 
+def training_error(run: regard.Run, photos: Path) -> float:
+    """The share of the run's training photos that its network answers wrongly."""
+    with open(run.split_path, encoding="utf-8", newline="") as file:
+        ids = [row["id"] for row in csv.DictReader(file) if row["split"] == "train"]
+    loaded = regard.load_model(str(run.folder))
+    with torch.inference_mode():
+        logits = loaded.model.eval()(torch.stack([loaded.preprocess(photos / id_) for id_ in ids]))
+    pairs = zip(logits.argmax(1).tolist(), ids, strict=True)
+    return float(np.mean([loaded.classes[place] != Path(id_).parent.name for place, id_ in pairs]))
+
+
 def test_the_table_holds_what_the_runs_hold(archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe, out = load_recipe(), tmp_path / "story"
     path = recipe.main(archive, out, images_seen=16, at_most=0.0, story=SHORT)
     text = path.read_text("utf-8")
     printed = capsys.readouterr().out
     assert text in printed and printed.index("expected: 4 runs") < printed.index("run 1 of 4")
-    assert "pixel_transformer_8 stands in for pixel_transformer_16" in text  # no minutes were allowed
+    assert (
+        "pixel_transformer_8 sees images of 8 pixels a side, in place of pixel_transformer_16" in text
+    )  # no minutes were allowed
     rows = rows_of(text)
     deit, runs = "deit_nano_distilled_patch4_32", out / "compare" / "runs"
     folders = {
@@ -86,12 +104,11 @@ def test_the_table_holds_what_the_runs_hold(archive: Path, tmp_path: Path, capsy
     assert json.loads((out / "deit" / "student" / "result.json").read_text())["method"] == "scratch"
     taught = regard.Run.open(out / "deit" / "student").config["distillation"]
     assert "resnet20_32-scratch-1-seed0" in str(taught["source"])
-    for name in ("plain", "residual"):
-        model = "plain20_32" if name == "plain" else "resnet20_32"
-        wrong = 1 - regard.evaluate(folders[model], out / "data" / "photos" / "train").metrics["top1"].value
-        cells = rows[f"{name} 20"]
-        assert cells[3].startswith(f"{100 * (1 - regard.Run.open(folders[model]).result().test.correct.mean()):.1f}%")
-        assert abs(float(cells[2].partition("%")[0]) / 100 - wrong) < 0.25  # the folder holds validation photos too
+    for kind, model in (("plain", "plain20_32"), ("residual", "resnet20_32")):
+        run, cells = regard.Run.open(folders[model]), rows[f"{kind} 20"]
+        assert cells[3].startswith(f"{100 * (1 - run.result().test.correct.mean()):.1f}%")
+        shown = float(cells[2].partition("%")[0]) / 100
+        assert abs(shown - training_error(run, out / "data" / "photos")) < 0.04  # one of 27: batches may round
 
     marks = {folder: (folder / "result.json").stat().st_mtime_ns for folder in folders.values()}
     again = recipe.main(archive, out, images_seen=16, resume=True, at_most=0.0, story=SHORT)

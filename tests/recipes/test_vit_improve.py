@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import regard
+from regard.comparison import estimate
 from regard.evaluation.statistics import verdict
 from regard.training import run as run_module
 from regard.training.cost import inference_speed
@@ -31,7 +32,8 @@ def load_recipe():
 
 @pytest.fixture
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Noise, a little brighter in one class; speeds are measured for a moment only."""
+    """Noise, a little brighter in one class; an image takes 3 s to train on by any measure."""
+    monkeypatch.setattr(estimate, "seconds_per_image", lambda *given: dict.fromkeys(given[-1], 3.0))
     monkeypatch.setattr(run_module, "inference_speed", partial(inference_speed, seconds=0.01))
     rng = np.random.default_rng(0)
     for split, count in (("train", 16), ("test", 8)):
@@ -49,7 +51,9 @@ def test_steps_add_up_and_the_table_holds_the_runs(
 ) -> None:
     recipe, out = load_recipe(), tmp_path / "improve"
     text = recipe.main(photos, out, model=MODEL, images_seen=16, seeds=2).read_text("utf-8")
-    assert text in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    # A seed: 8 runs of 16 images and 4 evaluations of 5 at 0.4 of a step; the teacher answers in a third of one.
+    assert text in printed and "expected: 16 runs, 20 min" in printed
     runs = {
         step: [regard.Run.open(out / "runs" / f"{step.replace(' ', '-')}-seed{seed}") for seed in range(2)]
         for step in (*STEPS, "teacher")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from figures import record
 import regard
 from regard.data.splits import read_split
 from regard.inference.loaded import load_model
+from regard.models import registry
 from regard.runs.run import Run
 from regard.training.run import train_run
 
@@ -21,8 +23,11 @@ FROZEN = sorted(folder for folder in freeze.RELEASES.iterdir() if folder.is_dir(
 
 
 @pytest.fixture(autouse=True, scope="module")
-def registered() -> None:
-    freeze.register()
+def registered() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "_SPECS", dict(registry._SPECS))
+        freeze.register()
+        yield
 
 
 @pytest.mark.parametrize("release", FROZEN, ids=lambda folder: folder.name)
