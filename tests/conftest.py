@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 CHROMIUM = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -25,7 +26,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Tells `figures.record`, in this process and those that a test starts."""
+    """Generated examples are the same in each run but for the long one, which looks for new ones."""
+    settings.register_profile("regard", derandomize="long or" not in config.getoption("-m"))
+    settings.load_profile("regard")
+    # Tells `figures.record`, in this process and those that a test starts.
     if config.getoption("--record"):
         os.environ["REGARD_RECORD"] = "1"
 

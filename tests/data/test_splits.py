@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from regard.data.groups import rows_of_groups
@@ -89,7 +89,7 @@ def test_a_class_of_two_is_trained_and_tested() -> None:
 
 
 @given(
-    counts=st.lists(st.integers(6, 30), min_size=2, max_size=4),
+    counts=st.lists(st.integers(16, 30), min_size=2, max_size=4),
     seed=st.integers(0, 5),
     draw=st.randoms(use_true_random=False),
 )
@@ -258,7 +258,11 @@ def test_groups_and_copies_are_never_divided(kind, count: int, seed: int, draw) 
     images = grouped(kind(), count, seed)
     copies = [tuple(draw.sample(images.ids, 2)) for _ in range(3)]
     joined = [*copies, *({images.ids[row] for row in rows} for rows in rows_of_groups(images.groups).values())]
-    splits = [split_images(images, seed, copies), *fold_images(images, 3, seed, copies)]
+    try:
+        splits = [split_images(images, seed, copies), *fold_images(images, 3, seed, copies)]
+    except RegardError as error:  # a few large groups, joined by copies, may not make three parts
+        assert count < 16 and ("leave none for" in str(error) or "one fold holds all" in str(error))
+        reject()
     for split in splits:
         part = {images.ids[row]: name for name in ("train", "val", "test") for row in getattr(split, name)}
         assert len(part) == len(images)
