@@ -89,7 +89,7 @@ def test_a_class_of_two_is_trained_and_tested() -> None:
 
 
 @given(
-    counts=st.lists(st.integers(16, 30), min_size=2, max_size=4),
+    counts=st.lists(st.integers(6, 30), min_size=2, max_size=4),
     seed=st.integers(0, 5),
     draw=st.randoms(use_true_random=False),
 )
@@ -97,7 +97,11 @@ def test_a_class_of_two_is_trained_and_tested() -> None:
 def test_groups_stay_together(counts: list[int], seed: int, draw) -> None:
     images = image_set(counts)
     groups = [tuple(draw.sample(images.ids, draw.randint(2, 4))) for _ in range(draw.randint(0, 5))]
-    split = split_images(images, seed, [*groups, ("not", "there")])
+    try:
+        split = split_images(images, seed, [*groups, ("not", "there")])
+    except RegardError as error:  # a few images, joined by copies, may not make three parts
+        assert sum(counts) < 32 and "leave none for" in str(error)
+        reject()
     assert sorted([*split.train, *split.val, *split.test]) == list(range(len(images)))
     part = {images.ids[row]: name for name in ("train", "val", "test") for row in getattr(split, name)}
     assert all(len({part[id_] for id_ in group}) == 1 for group in groups)
