@@ -185,7 +185,7 @@ def memory_words(pattern_bytes: int) -> str:
     """What listening to every attention pattern takes; empty where there is none."""
     if not pattern_bytes:
         return ""
-    return f"{pattern_bytes / 1e6:,.1f} MB for one example while recorded (float32); else none is held"
+    return f"{pattern_bytes / 1e6:,.1f} MB for one example while recorded (float32)"
 
 
 def _timm_words(spec: ModelSpec) -> str | None:
