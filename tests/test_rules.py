@@ -21,11 +21,11 @@ SOURCE = ROOT / "src" / "regard"
 RUNGS = [
     {"errors", "results"},
     {"taps"},
-    {"layers", "reporting"},
+    {"layers", "reporting", "pages"},
     {"models", "data"},
     {"weights", "runs"},
     {"inference"},
-    {"evaluation"},
+    {"evaluation", "explanation", "analysis"},
     {"training"},
     {"comparison"},
     {"verbs"},

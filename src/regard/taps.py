@@ -59,11 +59,13 @@ class Seen(dict[str, Any]):
 
 
 @contextmanager
-def record(model: nn.Module, *patterns: str) -> Iterator[Seen]:
+def record(model: nn.Module, *patterns: str, keep: Callable[[Any], Any] | None = None) -> Iterator[Seen]:
     """Records what flows through taps and modules while the `with` block runs.
 
     patterns: names, or patterns of names, of taps or any modules. What is recorded is part of the autograd
     graph, so that gradients with respect to it can be taken; it keeps its memory until the record is dropped.
+    keep: what is kept of it, all by default; `lambda pattern: pattern.mean(1)` keeps of each layer's attention the
+    mean of the heads only, while the model runs.
 
     Raises RegardError, before anything runs, where a pattern matches nothing or the model is compiled or
     exported.
@@ -76,12 +78,13 @@ def record(model: nn.Module, *patterns: str) -> Iterator[Seen]:
 
     def note(name: str, module: nn.Module, inputs: Any, output: Any) -> Any:
         called[name] = called.get(name, 0) + 1
+        kept = output if keep is None else keep(output)
         if called[name] == 1:
-            seen[name] = output
+            seen[name] = kept
         elif called[name] == 2:
-            seen[name] = [seen[name], output]
+            seen[name] = [seen[name], kept]
         else:
-            seen[name].append(output)
+            seen[name].append(kept)
         if isinstance(module, Tap):
             return output
         # A later in-place operation (torchvision's ReLU) must not change what was recorded: a copy flows on.

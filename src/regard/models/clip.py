@@ -121,7 +121,7 @@ class VisionTower(nn.Module):
 
     def __init__(self, img_size: int, patch_size: int, width: int, depth: int, num_heads: int, embed_dim: int) -> None:
         super().__init__()
-        self.img_size, self.grid = img_size, patch_grid(img_size, patch_size)
+        self.img_size, self.grid, self.prefix = img_size, patch_grid(img_size, patch_size), 1
         self.conv1 = nn.Conv2d(3, width, patch_size, stride=patch_size, bias=False)
         self.class_embedding = nn.Parameter(torch.empty(width))
         self.positional_embedding = nn.Parameter(torch.empty(1 + self.grid[0] * self.grid[1], width))

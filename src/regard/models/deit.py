@@ -58,7 +58,7 @@ class DistilledDeiT(nn.Module):
     ) -> None:
         super().__init__()
         self.patch_embed = PatchEmbed(img_size, patch_size, embed_dim)
-        self.grid = self.patch_embed.grid
+        self.grid, self.prefix = self.patch_embed.grid, PREFIX
         self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim))
         self.dist_token = nn.Parameter(torch.empty(1, 1, embed_dim))
         self.pos_embed = nn.Parameter(torch.empty(1, PREFIX + self.grid[0] * self.grid[1], embed_dim))

@@ -153,7 +153,7 @@ class HybridViT(nn.Module):
     ) -> None:
         super().__init__()
         self.patch_embed = HybridEmbed(img_size, depths, embed_dim)
-        self.grid = self.patch_embed.grid
+        self.grid, self.prefix = self.patch_embed.grid, 1
         self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim))
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + self.grid[0] * self.grid[1], embed_dim))
         self.positions, self.embedded = Tap(), Tap()

@@ -267,7 +267,7 @@ class T2TViT(nn.Module):
     ) -> None:
         super().__init__()
         self.tokens_to_token = TokensToToken(img_size, windows, mixer, token_dim, embed_dim)
-        self.grid = self.tokens_to_token.grid
+        self.grid, self.prefix = self.tokens_to_token.grid, 1
         self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim))
         table = sinusoidal_positions(1 + self.grid[0] * self.grid[1], embed_dim)  # the class token is position 0
         self.pos_embed = nn.Parameter(table.unsqueeze(0), requires_grad=False)  # (1, 1 + N, D)
