@@ -144,6 +144,7 @@ def seeds(target: str) -> list[bytes]:
             b"\x06" + text.encode(),
             b"\x09" + boxes.encode(),
             b"\2" + stream.getvalue(),
+            b"\1" + b'path\t"two\nlines"\na.png\tcat\n',  # a column's name that would break the message
         ]
     config = {
         "recipe": Recipe(steps=3, precision="fp32").to_config(),

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from regard.errors import visible
 from regard.results import CheckReport, Finding, ProblemChoice
 from regard.verbs.events import OnEvent, silent
 
@@ -92,7 +93,7 @@ def _decides(report: CheckReport, boxes: bool) -> str:
         recall = proportion(LIKELY_RECALL * tested[rarest], tested[rarest])
         width = 50 * ((recall.high or 1) - (recall.low or 0))
         return (
-            f"{said}; of {_visible(rarest)}, the rarest label, {tested[rarest]:,}: its recall will be known to about "
+            f"{said}; of {visible(rarest)}, the rarest label, {tested[rarest]:,}: its recall will be known to about "
             f"{width:.0f} points either way (at {LIKELY_RECALL:.0%} recall)"
         )
     if boxes:
@@ -116,7 +117,7 @@ def describe(report: CheckReport) -> list[str]:
     lines = [f"{report.name}: {total:,} images, {len(report.classes):,} {kinds[report.problem]}", "", *_table(report)]
     lines.append("")
     for finding in report.findings:
-        lines.append(f"{MARKS[finding.severity]}  {_visible(finding.message)}")
+        lines.append(f"{MARKS[finding.severity]}  {visible(finding.message)}")
         lines += [f"           {one}" for one in _named(finding, report)]
     lines.append("")
     lines.append(report.decides[:1].upper() + report.decides[1:])
@@ -128,7 +129,7 @@ def _table(report: CheckReport) -> list[str]:
     classes = () if report.problem == "regression" else report.classes
     last = "images" if report.problem != "single_label" else "all"
     head = {"single_label": "class", "multi_label": "label", "regression": ""}[report.problem]
-    names = [*map(_visible, classes), last]
+    names = [*map(visible, classes), last]
     width = max(map(len, [head, *names]))
     columns = [
         [f"{number:,}" for number in (*(counts[name] for name in classes), report.images[split])]
@@ -146,13 +147,8 @@ def _named(finding: Finding, report: CheckReport) -> list[str]:
     if "duplicate" in finding.code or finding.code == "label-conflict":
         chosen = set(finding.ids)
         listed = [group for group in report.groups if chosen.intersection(group)]
-        names = [" = ".join(map(_visible, group[:SHOWN])) + ", ..." * (len(group) > SHOWN) for group in listed]
+        names = [" = ".join(map(visible, group[:SHOWN])) + ", ..." * (len(group) > SHOWN) for group in listed]
     else:
-        names = [_visible(id_) for id_ in finding.ids]
+        names = [visible(id_) for id_ in finding.ids]
     more = [f"and {len(names) - SHOWN:,} more"] if len(names) > SHOWN else []
     return names[:SHOWN] + more
-
-
-def _visible(name: str) -> str:
-    """A file or class name that cannot move the cursor or break the line."""
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in name)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from regard.errors import RegardError
 from regard.models import list_models, model_spec
-from regard.weights.detect import visible
+from regard.weights.detect import shortened
 from regard.weights.dialects import DIALECTS, Dialect, Misfit, State
 
 
@@ -42,7 +42,7 @@ def convert(state: Mapping[str, Tensor], architecture: str = "", path: str | Pat
     try:
         return dialect.convert(dict(state))
     except Misfit as misfit:
-        raise RegardError(f"{path}: {visible(str(misfit))}") from None
+        raise RegardError(f"{path}: {shortened(str(misfit))}") from None
 
 
 def _family(architecture: str) -> str:

@@ -55,14 +55,12 @@ _TORCH_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # after PROTO n: the first p
 
 def refuse(path: Path, found: str, advice: str, expected: str = EXPECTED) -> RegardError:
     """The one line of every refusal: path, what was found, what was expected, what to do."""
-    return RegardError(f"{path}: {visible(found)}; {visible(expected)}; {advice}")
+    return RegardError(f"{path}: {shortened(found)}; {shortened(expected)}; {advice}")
 
 
-def visible(text: str, most: int = 300) -> str:
-    """Text with names out of a file, as one line of bounded length in which nothing moves the cursor."""
-    if len(text) > most:
-        text = f"{text[:most]}..."
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+def shortened(text: str, most: int = 300) -> str:
+    """Text with names out of a file, at most so many letters."""
+    return f"{text[:most]}..." if len(text) > most else text
 
 
 def detect(path: Path) -> Kind:

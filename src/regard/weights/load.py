@@ -15,7 +15,7 @@ from regard.layers.position import resample_positions
 from regard.models import ModelSpec, create_model, head_names, list_models, model_spec
 from regard.models.swin import TABLE, WindowAttention, resize_table
 from regard.weights.convert import convert, detect_dialect, left_out
-from regard.weights.detect import visible
+from regard.weights.detect import shortened
 from regard.weights.dialects import State
 
 POSITIONS = "pos_embed"
@@ -57,7 +57,7 @@ def load_state(
         _check_names(own, fitting)
         _check_tensors(own, fitting)
     except _Misfit as misfit:
-        raise RegardError(f"{path}: {visible(str(misfit))}; {misfit.advice or _name_fitting(given)}") from None
+        raise RegardError(f"{path}: {shortened(str(misfit))}; {misfit.advice or _name_fitting(given)}") from None
     model.load_state_dict(fitting, strict=True)
     return notes
 
