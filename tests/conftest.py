@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,21 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder))
         yield folder
+
+
+@pytest.fixture
+def peak_bytes() -> Callable[[Callable[[], object]], int]:
+    """The most bytes of tensors that a function holds at once beyond those that it found, whatever else runs."""
+    from torch.profiler import ProfilerActivity, profile
+
+    def peak(function: Callable[[], object]) -> int:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+            function()
+        events = profiled.profiler.kineto_results.events()  # pyright: ignore[reportOptionalMemberAccess]
+        changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+        return max(accumulate(nbytes for _, nbytes in changes), default=0)
+
+    return peak
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,8 @@ from regard.models import (
     reset_head,
     timm_reference,
 )
-from regard.taps import Tap, record
+from regard.models.clip import CLIP
+from regard.taps import Tap, edit, record
 
 CLASSES = 7
 QUICK = {
@@ -140,6 +142,68 @@ def test_listening_to_everything_changes_nothing(name: str, model: nn.Module) ->
     assert close(listened, plain) and torch.equal(model(x), plain)
     taps = {tap for tap, module in model.named_modules() if isinstance(module, Tap)}
     assert taps <= seen.keys()
+
+
+@torch.no_grad()
+def test_a_listener_leaves_nothing_behind(name: str, model: nn.Module) -> None:
+    leaves_nothing_behind(model, images_for(name))
+
+
+OTHERS: dict[str, Callable[[], tuple[nn.Module, tuple[Tensor, ...]]]] = {  # of the other tasks: model and its inputs
+    "clip": lambda: (
+        CLIP(16, 4, 12, 2, 3, 8, text_width=8, text_depth=2, text_heads=2, vocabulary=20),
+        (torch.randn(3, 3, 16, 16), torch.randint(1, 20, (4, 6))),
+    ),
+    "deeplabv3_resnet50": lambda: (create_model("deeplabv3_resnet50", CLASSES, 32), (torch.randn(2, 3, 32, 32),)),
+    "pixel_gpt_8": lambda: (create_model("pixel_gpt_8", CLASSES), (torch.randint(0, 17, (3, 64)),)),
+    **{
+        name: lambda name=name: (create_model(name, 9), (torch.randint(3, 9, (3, 7)), torch.randint(3, 9, (3, 5))))
+        for name in list_models("*_tiny")
+        if model_spec(name).task == "seq2seq"
+    },
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+@torch.no_grad()
+def test_models_of_other_tasks_are_listened_to_without_a_trace(other: str) -> None:
+    torch.manual_seed(0)
+    model, inputs = OTHERS[other]()
+    for key, parameter in model.eval().named_parameters():  # patterns of freshly drawn weights are all but uniform
+        if "norm" not in key and parameter.ndim > 1 and other != "deeplabv3_resnet50":
+            nn.init.normal_(parameter, std=0.3)
+    plain = model(*inputs)
+    with record(model, "**") as seen:
+        listened = model(*inputs)
+    assert close(listened, plain)
+    assert {tap for tap, module in model.named_modules() if isinstance(module, Tap)} <= seen.keys()
+    leaves_nothing_behind(model, *inputs)
+
+
+def leaves_nothing_behind(model: nn.Module, *inputs: Tensor) -> None:
+    """Hook-free, with the same weights and the same answer to the last bit, also after an exception in the model."""
+    plain, before, weights = model(*inputs), traces(model), copy.deepcopy(model.state_dict())
+
+    def fail(output: object) -> object:
+        raise ZeroDivisionError
+
+    with record(model, "**"):
+        model(*inputs)
+        assert traces(model) != before
+    assert traces(model) == before
+    with pytest.raises(ZeroDivisionError), record(model, "**"), edit(model, {"**": fail}):
+        model(*inputs)
+    assert traces(model) == before
+    assert all(torch.equal(weights[key], value) for key, value in model.state_dict().items())
+    assert torch.equal(model(*inputs), plain)
+
+
+def traces(model: nn.Module) -> list[tuple[int, int, bool, int]]:
+    """All that a listener might leave at each module."""
+    return [
+        (len(m._forward_hooks), len(m._forward_pre_hooks), m.training, m.listeners if isinstance(m, Tap) else 0)
+        for m in model.modules()
+    ]
 
 
 def test_backward_reaches_every_parameter(name: str) -> None:

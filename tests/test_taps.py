@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from regard.models.vit import ViT
 from regard.taps import Tap, edit, record
 
 DEPTH, HEADS, DIM, TOKENS = 2, 2, 16, 17
+PeakBytes = Callable[[Callable[[], object]], int]
 
 
 @pytest.fixture
@@ -145,6 +147,51 @@ def test_gradients_flow_to_what_is_recorded(model: ViT, images: Tensor) -> None:
         logits = model(images)
     gradients = torch.autograd.grad(logits[:, 2].sum(), list(seen.values()))
     assert all(g.shape == p.shape and g.any() for g, p in zip(gradients, seen.values(), strict=True))
+
+
+@torch.no_grad()
+def test_only_what_is_kept_is_recorded(model: ViT, images: Tensor) -> None:
+    fused = model(images)
+    with record(model, "blocks.*.attn.pattern") as whole, record(model, "**.pattern", keep=lambda p: p.mean(1)) as seen:
+        model(images)
+    for name, pattern in whole.items():
+        assert torch.equal(seen[name], pattern.mean(1))
+    with record(model, "blocks.0.tokens", keep=lambda tokens: tokens.sum().item()) as seen:
+        assert torch.equal(model(images), fused) and torch.equal(model(images), fused)  # what flows is not what is kept
+    assert len(seen["blocks.0.tokens"]) == 2 and isinstance(seen["blocks.0.tokens"][0], float)
+
+
+@torch.no_grad()
+def test_recording_one_layer_costs_the_memory_of_that_layer(peak_bytes: PeakBytes) -> None:
+    deep = ViT(img_size=32, patch_size=4, embed_dim=96, depth=6, num_heads=3, num_classes=5).eval()
+    images = torch.randn(4, 3, 32, 32)
+    pattern = 4 * 3 * 65 * 65 * 4  # of a layer, bytes
+    fused = peak_bytes(lambda: deep(images))
+
+    def recorded(pattern: str, keep: Callable[[Tensor], Tensor] | None = None) -> int:
+        def run() -> None:
+            with record(deep, pattern, keep=keep):
+                deep(images)
+
+        return peak_bytes(run) - fused
+
+    assert 0.9 * pattern <= recorded("blocks.0.attn.pattern") <= 1.1 * pattern
+    assert recorded("blocks.*.attn.pattern") >= 6 * pattern
+    # The mean of three heads is a third, and only that stays.
+    assert recorded("blocks.*.attn.pattern", lambda p: p.mean(1)) <= 6 * 1.1 * pattern / 3
+
+
+@torch.no_grad()
+def test_listening_to_a_folder_is_bounded_by_a_batch(peak_bytes: PeakBytes, model: ViT) -> None:
+    def stream(batches: int) -> None:
+        rows = []
+        for _ in range(batches):
+            with record(model, "blocks.*.attn.pattern", keep=lambda p: p[:, :, 0].mean((0, 1))) as seen:
+                model(torch.randn(8, 3, 16, 16))
+            rows.append(sum(seen.values()))
+
+    row = TOKENS * 4
+    assert peak_bytes(lambda: stream(12)) - peak_bytes(lambda: stream(2)) <= 10 * 64 * -(-row // 64)
 
 
 def test_a_pattern_that_matches_nothing_names_near_names(model: ViT) -> None:

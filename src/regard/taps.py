@@ -140,7 +140,7 @@ def _outline(value: Any) -> str:
 
 def _matches(model: nn.Module, pattern: str) -> dict[str, nn.Module]:
     """Modules of an eager model whose name the pattern matches; never empty."""
-    _refuse_frozen(model)
+    refuse_frozen(model)
     modules = dict(model.named_modules())
     del modules[""]
     found = {name: module for name, module in modules.items() if _fits(name.split("."), pattern.split("."))}
@@ -167,8 +167,8 @@ def _nearest(modules: Mapping[str, nn.Module], pattern: str) -> str:
     return f"nearest: {', '.join(close)}" if close else f"there are {', '.join(names[:6])}, ..."
 
 
-def _refuse_frozen(model: nn.Module) -> None:
-    """Compiled and exported models have their graph drawn already: a hook would be passed by in silence."""
+def refuse_frozen(model: nn.Module) -> None:
+    """Raises RegardError for a compiled or exported model: its graph is drawn, and would pass hooks by in silence."""
     if not isinstance(model, nn.Module):
         raise RegardError(
             f"model: expected the eager nn.Module, not a {type(model).__name__}; give the one it came from"
