@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from regard.verbs.distil import distil as distil
     from regard.verbs.embed import embed as embed
     from regard.verbs.evaluate import evaluate as evaluate
+    from regard.verbs.explain import explain as explain
+    from regard.verbs.figures import figures as figures
+    from regard.verbs.look import look as look
     from regard.verbs.model_sheet import model_sheet as model_sheet
     from regard.verbs.predict import predict as predict
     from regard.verbs.reproduce import reproduce as reproduce
@@ -41,8 +44,11 @@ _HOME = {
     "edit": "regard.taps",
     "embed": "regard.verbs.embed",
     "evaluate": "regard.verbs.evaluate",
+    "explain": "regard.verbs.explain",
+    "figures": "regard.verbs.figures",
     "list_models": "regard.models.registry",
     "load_model": "regard.inference.loaded",
+    "look": "regard.verbs.look",
     "model_sheet": "regard.verbs.model_sheet",
     "predict": "regard.verbs.predict",
     "record": "regard.taps",
@@ -63,8 +69,11 @@ __all__ = [
     "edit",
     "embed",
     "evaluate",
+    "explain",
+    "figures",
     "list_models",
     "load_model",
+    "look",
     "model_sheet",
     "predict",
     "record",

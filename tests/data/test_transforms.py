@@ -188,3 +188,18 @@ def test_bad_arguments(arguments: dict) -> None:
 def test_bad_config(config: dict) -> None:
     with pytest.raises(RegardError, match="expected"):
         Preprocess.from_config(config)
+
+
+@pytest.mark.parametrize("resize", ["short", "squash"])
+@pytest.mark.parametrize(("height", "width"), [(90, 151), (151, 90), (40, 40)])
+def test_what_is_seen_of_an_image_is_where_its_pixels_come_from(resize, height: int, width: int) -> None:
+    preprocess = Preprocess(32, 0.8, resize, "bilinear")
+    rows, columns = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
+    ramps = np.stack([rows, columns, 0 * rows], axis=2).astype(np.uint8)  # each pixel says where it is
+    left, top, right, bottom = preprocess.seen(height, width)
+    seen = preprocess.pixels(ramps).numpy().astype(float)
+    middles = (np.arange(32) + 0.5) / 32
+    # The middle of pixel 7 is at 7.5.
+    np.testing.assert_allclose(seen[0].mean(axis=1) + 0.5, top + middles * (bottom - top), atol=0.75)
+    np.testing.assert_allclose(seen[1].mean(axis=0) + 0.5, left + middles * (right - left), atol=0.75)
+    assert 0 <= left < right <= width and 0 <= top < bottom <= height

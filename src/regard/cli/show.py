@@ -35,7 +35,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value) if field.repr}
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return plain(value._asdict())  # type: ignore[attr-defined]  # a NamedTuple
     if isinstance(value, Mapping):
@@ -107,13 +107,8 @@ def evaluate_lines(result: Any) -> list[str]:
     return lines
 
 
-def predict_lines(result: Any) -> list[str]:
-    """Rows on the screen, or how many went to a file."""
-    return [str(line) for line in result.lines()]
-
-
-def embed_lines(result: Any) -> list[str]:
-    """How many vectors went where."""
+def own_lines(result: Any) -> list[str]:
+    """Those that a result says itself."""
     return [str(line) for line in result.lines()]
 
 
@@ -150,18 +145,16 @@ def reproduce_lines(result: Any) -> list[str]:
     ]
 
 
-def models_lines(result: Any) -> list[str]:
-    """The table, the sheet of one model, or what the checks found."""
-    return list(result.lines())
-
-
 LINES: dict[str, Callable[[Any], list[str]]] = {
     "check": check_lines,
     "train": train_lines,
     "evaluate": evaluate_lines,
-    "predict": predict_lines,
-    "embed": embed_lines,
-    "models": models_lines,
+    "predict": own_lines,
+    "embed": own_lines,
+    "explain": own_lines,
+    "figures": own_lines,
+    "look": own_lines,
+    "models": own_lines,
     "compare": compare_lines,
     "distil": distil_lines,
     "reproduce": reproduce_lines,

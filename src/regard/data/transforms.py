@@ -64,21 +64,33 @@ class Preprocess:
     def pixels(self, source: ImageSource) -> Tensor:
         """(3, size, size) uint8, contiguous: decoded, resized, centre-cropped. Raises ImageError."""
         opened = open_image(source)
-        target = self.resized_side
-        reduce = reduction(min(opened.height, opened.width), target)
+        reduce = reduction(min(opened.height, opened.width), self.resized_side)
         decoded = opened.pixels(reduce)
-        height = width = target
-        if self.resize == "short":  # of the full size, so that scaled decoding cannot shift the crop
-            if opened.height <= opened.width:
-                width = int(target * opened.width / opened.height)
-            else:
-                height = int(target * opened.height / opened.width)
-        top, left = round((height - self.size) / 2), round((width - self.size) / 2)
+        height, width, top, left = self._placed(opened.height, opened.width)
         extent = (opened.height / reduce, opened.width / reduce) if reduce > 1 else None
         if decoded.shape[:2] == (opened.height, opened.width):
             extent = None  # not every format can be decoded smaller
         resized = resize_pixels(decoded, height, width, self.interpolation, extent)
         return resized[:, top : top + self.size, left : left + self.size].contiguous()
+
+    def seen(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """What the model sees of an upright image, in pixels of it: left, top, right, bottom."""
+        tall, wide, top, left = self._placed(height, width)
+        down, across = height / tall, width / wide
+        return left * across, top * down, (left + self.size) * across, (top + self.size) * down
+
+    def _placed(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Height and width after resizing, and the top and left of the crop in that.
+
+        Of the full size, so that scaled decoding cannot shift the crop.
+        """
+        tall = wide = self.resized_side
+        if self.resize == "short":
+            if height <= width:
+                wide = int(wide * width / height)
+            else:
+                tall = int(tall * height / width)
+        return tall, wide, round((tall - self.size) / 2), round((wide - self.size) / 2)
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """(..., 3, H, W) uint8 in 0..255 -> float32, (pixels / 255 - mean) / std."""

@@ -59,16 +59,17 @@ def _seconds(model: nn.Module, images: Tensor, precision: Precision) -> float:
     was_training = model.training
     model.eval()
     try:
-        _wait(images.device)
+        wait(images.device)
         start = time.perf_counter()
         with autocast(precision, images.device):
             model(images)
-        _wait(images.device)
+        wait(images.device)
         return time.perf_counter() - start
     finally:
         model.train(was_training)
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Until the device has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
