@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 Language = Literal["en", "fr", "ro"]
 LANGUAGES: tuple[str, ...] = get_args(Language)
 CAPTIONS = Path(__file__).parent / "captions"
+BACKEND = "module://regard.reporting.pictures.svg"
 INCH = 2.54  # centimetres
-CAPTION_WIDTH = 0.19  # of a letter of the caption, in centimetres
+CAPTION_SIZE = 7.5  # points
+CAPTION_WIDTH = 0.148  # of a letter of the caption, in centimetres
 STYLE: Any = {  # keys are matplotlib's rcParams
     "font.size": 8,
     "font.family": "sans-serif",
@@ -32,7 +34,7 @@ STYLE: Any = {  # keys are matplotlib's rcParams
     "axes.linewidth": 0.6,
     "lines.linewidth": 1.4,
     "legend.frameon": False,
-    "image.interpolation": "nearest",
+    "image.interpolation": "none",  # pixels go into the SVG as they are, and stay sharp
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "regard",  # the same figure is the same file
     # Okabe and Ito's colours, which colour-blind readers tell apart; black first.
@@ -56,8 +58,8 @@ class Picture(ABC):
     def table(self) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
         """Names of the columns, and the rows, of the numbers that are drawn."""
 
-    def figure(self, lang: Language = "en") -> Figure:
-        """A matplotlib figure with the title above and, below, the formula and how to read it."""
+    def figure(self, lang: Language = "en", captioned: bool = True) -> Figure:
+        """A matplotlib figure with the title above and, below, the formula and how to read it; or bare of these."""
         import matplotlib
         from matplotlib.figure import Figure
 
@@ -65,28 +67,32 @@ class Picture(ABC):
         with matplotlib.rc_context(STYLE):
             figure = Figure(layout="constrained")
             self.draw(figure, words)
+            if not captioned:
+                return figure
             figure.suptitle(words["title"], fontsize=10, fontweight="bold")
             width = round(figure.get_size_inches()[0] * INCH / CAPTION_WIDTH)
             below = "\n".join([words["formula"], *_lines(words["read"], width)])
-            figure.supxlabel(below, fontsize=7, x=0.01, ha="left", color="#444444")
+            figure.supxlabel(below, fontsize=CAPTION_SIZE, x=0.01, ha="left", color="#444444", linespacing=1.35)
         return figure
 
-    def svg(self, lang: Language = "en") -> str:
+    def svg(self, lang: Language = "en", captioned: bool = True) -> str:
         """The figure as an SVG document, the same bytes for the same numbers."""
         import matplotlib
 
         with matplotlib.rc_context(STYLE):
             text = io.StringIO()
-            self.figure(lang).savefig(text, format="svg", metadata={"Date": None})
+            cut = None if captioned else "tight"  # where nothing stands around it, it needs no room
+            figure = self.figure(lang, captioned)
+            figure.savefig(text, format="svg", backend=BACKEND, metadata={"Date": None}, bbox_inches=cut)
         return text.getvalue()
 
     def csv(self) -> str:
-        """The table as CSV."""
+        """The table as CSV; a name that a spreadsheet would run as a formula begins with an apostrophe."""
         text = io.StringIO()
         header, rows = self.table()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(header)
-        writer.writerows(rows)
+        writer.writerows(map(_inert, row) for row in rows)
         return text.getvalue()
 
     def _repr_svg_(self) -> str:
@@ -99,6 +105,14 @@ def captions(name: str, lang: str) -> Mapping[str, str]:
     import yaml
 
     return yaml.safe_load((CAPTIONS / f"{name}.yaml").read_text("utf-8"))[lang]
+
+
+def _inert(cell: object) -> object:
+    """A cell of a table; undecodable bytes of file names are written out."""
+    if not isinstance(cell, str):
+        return cell
+    text = cell.encode("utf-8", "backslashreplace").decode()
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def _lines(text: str, width: int) -> list[str]:
