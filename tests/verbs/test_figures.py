@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,11 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
             Image.fromarray(pixels).save(root / name / f"{number}.png")
     (root / "dog" / "3.png").write_bytes(b"bad")
     return root
+
+
+def test_a_model_of_several_labels_has_no_prediction_by_layer(vit: LoadedModel, photos: Path) -> None:
+    with pytest.raises(RegardError, match="multi_label"):
+        figures(replace(vit, problem="multi_label"), photos, only=("prediction_by_layer",))
 
 
 def test_all_that_applies_is_drawn(vit: LoadedModel, cnn: LoadedModel, photos: Path) -> None:

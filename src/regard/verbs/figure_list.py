@@ -178,6 +178,8 @@ def _token_similarity(job: Job) -> Picture:
 def _prediction_by_layer(job: Job) -> Picture:
     from regard.analysis.prediction_by_layer import prediction_by_layer
 
+    if job.model.problem != "single_label":
+        raise RegardError(f"{job.model.name} answers {job.model.problem}, which is no choice of one class by softmax")
     batches = job.batches("prediction_by_layer")
     return prediction_by_layer(job.model.model, batches, classes=job.model.classes, **job.colours)
 
