@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install dev demo test test-long reliability fuzz lint bench clean
+.PHONY: help install dev demo test test-long reliability fuzz lint bench docs clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,11 @@ lint: dev  ## style, types
 
 bench: dev  ## side by side with the peers, on this machine (cifar10.py and verdict_calibration.py take an hour: run them by name)
 	for script in benchmarks/decoding.py benchmarks/head.py benchmarks/training_step.py; do echo "## $$script"; $(BIN)/python $$script || exit 1; done
+
+docs: .venv/.developed  ## the site in build/site: the course with what its code printed and drew, documents, API pages
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo build/site/index.html
 
 clean:  ## the environment and caches; runs are kept
 	rm -rf .venv .pytest_cache .ruff_cache build dist src/*.egg-info
