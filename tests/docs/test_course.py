@@ -26,7 +26,6 @@ sys.path.insert(0, str(ROOT / "docs" / "site"))
 import pages  # noqa: E402
 
 PAGES = pages.page_files()
-QUICK = ("03", "08", "11")  # run by default; the others take seconds each
 GIVEN = {"torch": torch, "F": F, "nn": nn, "math": math}  # what exercise cells find imported
 
 
@@ -48,10 +47,7 @@ def test_there_are_fifteen_pages_and_the_overview_names_each() -> None:
         assert f"[{title}]({path.name})" in overview
 
 
-@pytest.mark.parametrize(
-    "path",
-    [pytest.param(path, id=path.stem, marks=[] if path.stem[:2] in QUICK else pytest.mark.long) for path in PAGES],
-)
+@pytest.mark.parametrize("path", PAGES, ids=[path.stem for path in PAGES])
 def test_every_block_of_a_page_runs_and_its_assertions_hold(path: Path) -> None:
     namespace, outputs = pages.run(path)
     assert any(output.figures for output in outputs)
