@@ -6,6 +6,7 @@ import builtins
 import importlib
 import inspect
 import json
+import os
 import sys
 import traceback
 import types
@@ -32,6 +33,7 @@ VERBS = {
     "distil": "Teach a small model by a large one, and say what the teaching was worth.",
 }
 GLOBAL_FLAGS = ("--json", "--debug")
+SPINS = "1000"  # of a thread that waits, before it sleeps: benchmarks/shared_machine.py
 HELP = """usage: regard VERB ... [--json] [--debug]
 
 Which model should I use on my images, how sure am I, and why.
@@ -57,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"regard {__version__}")
         return 0
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is imported
     try:
         return run_verb(words[0], words[1:], as_json)
     except RegardError as error:
