@@ -125,6 +125,7 @@ class Verdict:
     seed_variance: float  # variance of the difference due to seeds
     photo_variance: float  # and due to photos
     metric: Literal["top1", "lrap", "scaled_mae"] = "top1"
+    groups: int = 0  # above 0: of photos that belong together; these, not photos, are the independent ones
     folds: int = 0  # above 0: the corrected resampled t test over so many folds (Nadeau and Bengio 2003)
 
 

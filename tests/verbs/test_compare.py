@@ -66,6 +66,8 @@ def test_one_class_with_slices_and_a_reference(photos: Path, tmp_path: Path) -> 
     assert {row.metric for row in found.rows} == {"top1"} and found.rows[2].name == "hog_svm (classical)"
     assert [row.runs for row in found.rows] == [2, 2, 2]
     assert len(found.verdicts) == 1 and "hog_svm" not in (found.verdicts[0].a, found.verdicts[0].b)
+    assert 0 < found.verdicts[0].groups < found.verdicts[0].photos  # patients have two photos each
+    assert f"{found.verdicts[0].groups} groups" in found.sentence
     assert any("for the reference without a network" in event.get("text", "") for event in told)
     page = found.report.read_text("utf-8")
     assert "hog_svm (classical)" in page and "north" in page

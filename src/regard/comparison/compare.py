@@ -22,6 +22,7 @@ from regard.comparison.plan import Condition, Plan, folder_name
 from regard.data.sources import ImageSet
 from regard.data.splits import Split, take_fraction
 from regard.errors import RegardError
+from regard.evaluation.intervals import group_numbers
 from regard.evaluation.problems import HEADLINE, LOWER_IS_BETTER, METRIC, photo_scores, values
 from regard.evaluation.statistics import corrected_resampled_t, holm, verdict
 from regard.inference.loaded import LoadedModel
@@ -226,6 +227,13 @@ class Candidate:
         found = photo_scores(run.test, self.scale or None)
         return found[~np.isnan(found)]
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Of the labelled test images of the first run, as in `scores`."""
+        run = self.runs[0]
+        known = ~np.isnan(photo_scores(run.test, self.scale or None))
+        return tuple(id_ for id_, one in zip(run.test.ids, known, strict=True) if one)
+
 
 def candidates(results: Sequence[RunResult], scale: Sequence[float] = ()) -> list[Candidate]:
     """The candidates at the largest fraction, best on validation first; without references."""
@@ -258,24 +266,25 @@ def _candidates(results: Sequence[RunResult], scale: Sequence[float]) -> list[Ca
     ]
 
 
-def verdicts(ordered: Sequence[Candidate], margin: float) -> tuple[Verdict, ...]:
+def verdicts(ordered: Sequence[Candidate], margin: float, groups: Sequence[Sequence[str]] = ()) -> tuple[Verdict, ...]:
     """The winner on validation against each other candidate, Holm-corrected; the first is against the second.
 
     margin: a difference that does not matter, as a share of 1 (top1, label ranking precision) or in standard
-    deviations of the training labels (numbers).
+    deviations of the training labels (numbers). groups: ids of images that belong together.
     """
     winner, *others = ordered
-    return tuple(holm([_pair(winner, other, margin) for other in others]))
+    return tuple(holm([_pair(winner, other, margin, groups) for other in others]))
 
 
-def _pair(winner: Candidate, other: Candidate, margin: float) -> Verdict:
+def _pair(winner: Candidate, other: Candidate, margin: float, groups: Sequence[Sequence[str]]) -> Verdict:
     split = winner.runs[0].fold is None  # the same test images for every seed
     asked_a, asked_b = ([run.test.ids for run in (one.runs[:1] if split else one.runs)] for one in (winner, other))
     if asked_a != asked_b:
         raise RegardError(f"{winner.name} and {other.name}: they answered different test images; run them on one split")
     metric = METRIC[winner.problem]
     if split:
-        return verdict(winner.name, other.name, winner.scores, other.scores, margin, metric=metric)
+        numbers = group_numbers(winner.ids, groups)
+        return verdict(winner.name, other.name, winner.scores, other.scores, margin, metric=metric, groups=numbers)
     folds = len({run.fold for run in winner.runs})
     differences = [
         winner.of_run(a).mean() - other.of_run(b).mean() for a, b in zip(winner.runs, other.runs, strict=True)

@@ -14,6 +14,7 @@ import numpy as np
 from regard.comparison.compare import Candidate
 from regard.comparison.headlines import headline_of, mean_over_runs, photo_scores_of
 from regard.data.decoding import ImageError, decode
+from regard.data.draws import together
 from regard.data.sources import ImageSet
 from regard.errors import RegardError
 from regard.evaluation import multilabel, problems, regression
@@ -287,7 +288,8 @@ def report_data(
     file_tests: Sequence[FileTest] = (),
 ) -> ReportData:
     """Everything in one report; `images` are where its thumbnails and slices come from."""
-    groups = story.check.groups if story.check else ()
+    near = story.check.groups if story.check else ()
+    groups = together(images, near) if images else near
     slices = (
         {column: dict(zip(images.ids, cells, strict=True)) for column, cells in images.slices.items()} if images else {}
     )

@@ -48,24 +48,25 @@ def mean_over_runs(runs: Sequence[RunResult], groups: Sequence[Sequence[str]] = 
     tests = [take(run.test, np.flatnonzero(has_label(run.test))) for run in runs]
     if len(tests[0]) < 2 or any(test.ids != tests[0].ids for test in tests):
         return None
+    numbers = group_numbers(tests[0].ids, groups)
     if tests[0].problem == "single_label":
-        return mean_score(np.stack([test.correct for test in tests]))
+        return mean_score(np.stack([test.correct for test in tests]), groups=numbers)
     if tests[0].problem == "multi_label":
-        return _mean_map(tests, groups)
+        return _mean_map(tests, numbers)
     if any(np.isnan(test.labels).any() for test in tests):
         return None  # with gaps the mean over columns is no mean over photos
     own_units = np.ones(len(tests[0].classes))
-    less = mean_score(np.stack([problems.photo_scores(test, own_units) for test in tests]), "scaled_mae")
+    scores = np.stack([problems.photo_scores(test, own_units) for test in tests])
+    less = mean_score(scores, "scaled_mae", groups=numbers)
     return Metric(-less.value, None if less.high is None else -less.high, None if less.low is None else -less.low)
 
 
-def _mean_map(tests: Sequence[Predictions], groups: Sequence[Sequence[str]]) -> Metric | None:
+def _mean_map(tests: Sequence[Predictions], numbers: np.ndarray) -> Metric | None:
     """Mean mAP over seeds with a t interval: its variance is that of the seeds plus that of the photos.
 
     mAP is no mean over photos, so the photos' part is the bootstrap variance of the mean, every seed with the same
     draws. What a photo does to one seed alone is in both parts: the interval is rather too wide than too short.
     """
-    numbers = group_numbers(tests[0].ids, groups)
     count = int(numbers.max()) + 1
     if count < 2:
         return None

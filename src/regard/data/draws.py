@@ -38,6 +38,11 @@ def bundles_of(images: ImageSet, groups: Iterable[Sequence[str]] = ()) -> list[n
     return [*(np.array(bundle) for bundle in joined), *np.flatnonzero(alone)[:, None]]
 
 
+def together(images: ImageSet, groups: Iterable[Sequence[str]] = ()) -> tuple[tuple[str, ...], ...]:
+    """Ids of the images that belong together, two or more each: bundles as in `bundles_of`."""
+    return tuple(tuple(images.ids[row] for row in rows) for rows in bundles_of(images, groups) if len(rows) > 1)
+
+
 def bundles_by_stratum(
     images: ImageSet, rows: np.ndarray, bundles: Iterable[np.ndarray], purpose: str
 ) -> dict[int, list[np.ndarray]]:

@@ -1,4 +1,7 @@
-"""Intervals: Wilson for proportions, a bootstrap over near-duplicate groups for everything else."""
+"""Intervals: Wilson for proportions, a bootstrap over groups for everything else.
+
+Groups are images that are no independent ones: near-duplicates, and those of one patient, camera or product.
+"""
 
 from __future__ import annotations
 
@@ -48,6 +51,28 @@ def proportion(successes: float, total: float) -> Metric:
     return Metric(float(successes / total), float(low), float(high))
 
 
+def grouped_proportion(hits: np.ndarray, numbers: np.ndarray) -> Metric:
+    """The share of hits (N,) bool with Wilson's interval, for as many images as the N in their groups are worth.
+
+    numbers: (N,), as from `group_numbers`. The worth is N over the design effect, the variance of the share over
+    groups by that of independent images, at least 1 here; by groups' few degrees of freedom it is less still (Korn
+    and Graubard 1998). Where all hit, or none, groups count as single images.
+    """
+    images, share = len(hits), float(np.mean(hits))
+    count = int(numbers.max()) + 1
+    if count in (1, images):
+        return proportion(float(hits.sum()), images) if count == images else Metric(share)
+    if share in (0.0, 1.0):
+        return proportion(share * count, count)
+    excess = np.bincount(numbers, hits - share)  # (G,)
+    variance = float((excess**2).sum()) * count / (count - 1) / images**2
+    effect = max(1.0, variance * images / (share * (1 - share)))
+    tails = stats.t.ppf(0.975, images - 1) / stats.t.ppf(0.975, count - 1)
+    worth = images / effect * tails**2
+    low, high = wilson(share * worth, worth)
+    return Metric(share, float(low), float(high))
+
+
 def overlap_f1(right: int, either: int) -> Metric:
     """F1 with its interval; right: labelled and answered, either: labelled or answered, at least 1.
 
@@ -59,7 +84,7 @@ def overlap_f1(right: int, either: int) -> Metric:
 
 
 def group_numbers(ids: Sequence[str], groups: Iterable[Sequence[str]] = ()) -> np.ndarray:
-    """(N,) int64: one number for all ids of a near-duplicate group, a number of its own for any other id."""
+    """(N,) int64: one number for all ids of a group, a number of its own for any other id."""
     first = {member: group[0] for group in groups for member in group}
     return np.unique([first.get(id_, id_) for id_ in ids], return_inverse=True)[1].astype(np.int64)
 

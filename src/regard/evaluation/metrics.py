@@ -23,6 +23,7 @@ from regard.evaluation.intervals import (
     Metric,
     bootstrap_errors,
     group_numbers,
+    grouped_proportion,
     overlap_f1,
     positive_interval,
     proportion,
@@ -104,16 +105,17 @@ def summarise(
 ) -> dict[str, Metric]:
     """top1, top5 (more than 5 classes), macro_f1, balanced_accuracy, nll, brier, ece, ece_if_calibrated.
 
-    Intervals at 95%: Wilson for top1 and top5; a bootstrap over near-duplicate `groups` (of ids) for the
-    next four, on the logit scale for shares and on the log scale for losses; none for ECE: it is read beside
-    what a calibrated model with these confidences would show. Images without a label are left out.
+    Intervals at 95%: Wilson for top1 and top5, for as many images as the groups are worth; a bootstrap over
+    `groups` (of ids) for the next four, on the logit scale for shares and on the log scale for losses; none for
+    ECE: it is read beside what a calibrated model with these confidences would show. Images without a label are
+    left out.
     """
     known = labelled(predictions)
     plain = values(known, temperature)
-    summary = {
-        name: proportion(round(plain[name] * len(known)), len(known)) for name in ("top1", "top5") if name in plain
-    }
     numbers = group_numbers(known.ids, groups)
+    summary = {"top1": grouped_proportion(known.correct, numbers)}
+    if "top5" in plain:
+        summary["top5"] = grouped_proportion(_among_top(known, 5), numbers)
     count = int(numbers.max()) + 1
     if count == 1:  # nothing to resample
         summary |= {name: Metric(plain[name]) for name in BOOTSTRAPPED}

@@ -10,7 +10,9 @@ of a model's mean score, v the variance over photos of the difference of seed me
     seeds  = s2_a / S_a + s2_b / S_b                       (holds the interaction once)
     photos = (v - e_a / S_a - e_b / S_b) / N, at least 0   (so the interaction is taken out here)
 
-and degrees of freedom by Satterthwaite (1946). How often it errs: benchmarks/verdict_calibration.py.
+and degrees of freedom by Satterthwaite (1946). Photos of one group (near-duplicates, or one patient's) are not
+independent: then groups take the place of photos, and their number that of N (`by_group`). How often it errs:
+benchmarks/verdict_calibration.py.
 
 Folds are another design: every photo is tested once per repeat, by models whose training photos overlap. There the
 corrected resampled t test applies (`corrected_resampled_t`).
@@ -27,7 +29,7 @@ import numpy as np
 from scipy import stats
 
 from regard.errors import RegardError
-from regard.evaluation.intervals import Metric, proportion
+from regard.evaluation.intervals import Metric, grouped_proportion, proportion
 from regard.results import Outcome, Verdict
 
 ScoreName = Literal["top1", "lrap", "scaled_mae"]
@@ -51,6 +53,7 @@ def verdict(
     margin: float = MARGIN,
     alpha: float = 0.05,
     metric: ScoreName = "top1",
+    groups: np.ndarray | None = None,
 ) -> Verdict:
     """Is recipe `a` better than recipe `b`, equivalent within `margin`, or can these runs not tell?
 
@@ -58,7 +61,8 @@ def verdict(
     N), the same photos in the same order. margin: in the units of the score. A single row of
     either gives "undecided" with the widest bounds: the spread over seeds is unknown. Rows that are all alike (a
     solver on fixed features) add no seed variance: the verdict then covers photos only. A gap that is surely smaller
-    than `margin` is "equivalent", also where it is surely not zero.
+    than `margin` is "equivalent", also where it is surely not zero. groups: (N,) number of each photo's group, as
+    from `group_numbers`; each photo alone by default.
     """
     a, b = _checked(a_name, scores_a), _checked(b_name, scores_b)
     if a.shape[1] != b.shape[1]:
@@ -67,14 +71,16 @@ def verdict(
             "the verdict is paired, so give both for the same test photos"
         )
     seeds, photos = (len(a), len(b)), a.shape[1]
+    a, b = by_group(a, groups), by_group(b, groups)
+    units = a.shape[1]
     difference = float(a.mean() - b.mean())
-    if min(seeds) < 2:
+    if min(seeds) < 2 or units < 2:
         freedom, seed_variance = 0.0, 0.0
-        photo_variance = float((a.mean(axis=0) - b.mean(axis=0)).var(ddof=1) / photos)
+        photo_variance = float((a.mean(axis=0) - b.mean(axis=0)).var(ddof=1) / units) if units > 1 else 0.0
     else:
         seed_parts, photo_variance = _variances(a, b)
         seed_variance, parts = float(sum(seed_parts)), np.array([*seed_parts, photo_variance])
-        freedom = float(parts.sum() ** 2 / (parts**2 / np.array([seeds[0] - 1, seeds[1] - 1, photos - 1])).sum())
+        freedom = float(parts.sum() ** 2 / (parts**2 / np.array([seeds[0] - 1, seeds[1] - 1, units - 1])).sum())
     return _tested(
         Verdict(
             a=a_name,
@@ -93,8 +99,24 @@ def verdict(
             seed_variance=seed_variance,
             photo_variance=photo_variance,
             metric=metric,
+            groups=units if units < photos else 0,
         )
     )
+
+
+def by_group(scores: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
+    """(S, N) scores of photos -> (S, G), one for each group, whose mean and variance are those of the mean score.
+
+    groups: (N,) numbers. A group's score is the row's mean m plus (G / N) times the sum over its photos of (score - m):
+    the linearised mean of clusters of unequal size (Cochran 1977, section 9A.2). Groups of one photo each leave it as
+    it is.
+    """
+    if groups is None or len(np.unique(groups)) == scores.shape[1]:
+        return scores
+    means = scores.mean(axis=1, keepdims=True)
+    member = np.zeros((scores.shape[1], int(groups.max()) + 1))
+    member[np.arange(len(groups)), groups] = 1
+    return means + member.shape[1] / len(groups) * ((scores - means) @ member)
 
 
 def corrected_resampled_t(
@@ -160,7 +182,7 @@ def _tested(verdict: Verdict) -> Verdict:
     error = math.sqrt(verdict.seed_variance + verdict.photo_variance)
     p_value = float(2 * stats.t.sf(gap / error, freedom))
     # Chance to miss every photo of a kind that makes up `margin` of all photos.
-    unseen = max(0.0, 1 - margin) ** verdict.photos
+    unseen = max(0.0, 1 - margin) ** (verdict.groups or verdict.photos)
     p_equivalent = max(float(stats.t.sf((margin - gap) / error, freedom)), unseen)
     half = float(stats.t.ppf(1 - verdict.alpha / 2, freedom)) * error
     return replace(
@@ -173,21 +195,29 @@ def _tested(verdict: Verdict) -> Verdict:
     )
 
 
-def mean_score(scores: np.ndarray, metric: ScoreName = "top1", alpha: float = 0.05) -> Metric:
+def mean_score(
+    scores: np.ndarray, metric: ScoreName = "top1", alpha: float = 0.05, groups: np.ndarray | None = None
+) -> Metric:
     """Mean score over seeds with its t interval, from seeds and photos together; the same variances as `verdict`.
 
-    scores: (S, N) bool or float. One seed: the interval speaks of photos only, and for top1 it is Wilson's.
+    scores: (S, N) bool or float; groups: as of `verdict`. One seed: the interval speaks of photos only, and for top1
+    it is Wilson's. None where all photos are of one group.
     """
     rows = _checked("scores", scores)
-    mean, photos = float(rows.mean()), rows.shape[1]
+    mean = float(rows.mean())
+    numbers = np.arange(rows.shape[1]) if groups is None else groups
     single = len(rows) < 2 or (rows == rows[0]).all()
     if single and metric == "top1":
-        return proportion(rows[0].sum(), photos)
+        return grouped_proportion(rows[0], numbers)
+    rows = by_group(rows, groups)
+    photos = rows.shape[1]
+    if photos < 2:
+        return Metric(mean)
     flips = 0.0 if single else _interaction(rows) / len(rows)
     seeds = 0.0 if single else max(float(rows.mean(axis=1).var(ddof=1)) / len(rows), flips / photos)
     spread = max(0.0, (float(rows.mean(axis=0).var(ddof=1)) - flips) / photos)
     if seeds + spread == 0:
-        return Metric(mean) if metric == "scaled_mae" else proportion(rows[0].sum(), photos)
+        return Metric(mean) if metric == "scaled_mae" else proportion(mean * photos, photos)
     freedom = (seeds + spread) ** 2 / (seeds**2 / max(1, len(rows) - 1) + spread**2 / (photos - 1))
     half = float(stats.t.ppf(1 - alpha / 2, freedom)) * math.sqrt(seeds + spread)
     if metric == "scaled_mae":
@@ -296,6 +326,8 @@ def sentence(found: Verdict) -> str:
     low, high = (found.low, found.high) if found.difference >= 0 else (-found.high, -found.low)
     gap, unit = abs(found.difference), _unit(found.metric)
     basis = f"{_seeds(found)}, {_count(found.photos, 'photo')}"
+    if found.groups:
+        basis += f" in {_count(found.groups, 'group')}"
     if not _is_tested(found):
         return (
             f"No verdict: {ahead} is {unit.amount(gap)} ahead of {behind} ({basis}), but one seed does not show "

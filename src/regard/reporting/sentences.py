@@ -147,6 +147,8 @@ def _sureness(data: ReportData, verdict: Verdict) -> str:
     text = GAPS[verdict.metric].text
     bounds = f"{text(verdict.low, True)} to {text(verdict.high, True)}"
     photos = plural(verdict.photos, "photo" if verdict.folds else "test photo")
+    if verdict.groups:
+        photos += f" in {plural(verdict.groups, 'group')}"
     once = ", each a test photo once" if verdict.folds else ""
     return f"{level(verdict.alpha)} interval {bounds}, {basis_of(data, verdict)}, {photos}{once}"
 

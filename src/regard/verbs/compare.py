@@ -257,13 +257,14 @@ def _answer(
     from regard.comparison.compare import candidates, references, verdicts
     from regard.comparison.details import Story, report_data
     from regard.comparison.suspects import disputed
+    from regard.data.draws import together
     from regard.evaluation.problems import label_scale
     from regard.runs.run import Run
 
     images, split = task.images, task.split(0, 0 if plan.folds else None)
     scale = label_scale(images.labels[split.train]).tolist() if images.problem == "regression" else ()
     ordered = candidates(results, scale)
-    found = verdicts(ordered, plan.margin)
+    found = verdicts(ordered, plan.margin, together(images, checked.groups))
     winner = ordered[0].runs[0]
     # A module of the user's cannot be built again from its run folder.
     doubtful = () if winner.model in own else disputed(images, task.split(winner.seed, winner.fold), winner)
@@ -308,6 +309,7 @@ def _compare_given(
     from regard.comparison.compare import candidates, verdicts
     from regard.comparison.details import Story, report_data
     from regard.comparison.given import file_tests, given_results
+    from regard.data.draws import together
 
     images = None
     if data is not None:
@@ -316,7 +318,7 @@ def _compare_given(
         images = open_images(data, **opened)
     results = given_results(paths, images)
     ordered = candidates(results)
-    found = verdicts(ordered, margin)
+    found = verdicts(ordered, margin, together(images) if images else ())
     story = Story(title=images.name if images else "given predictions", command=command)
     record = report_data(story, ordered, results, found, images, file_tests(results))
     return answer_of(record, ordered, found, folder)

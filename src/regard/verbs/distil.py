@@ -309,12 +309,14 @@ def _answer(plan: Plan, prepared: Prepared, task: Task, found: Found, folder: Pa
     from regard.comparison.compare import verdicts
     from regard.comparison.details import Story, report_data
     from regard.comparison.students import budget, candidates, of_one_seed, protocol
+    from regard.data.draws import together
     from regard.runs.run import Run
 
     images, split = task.images, task.split(0)
     listed = candidates(found)
     tested = [one for one in listed if not one.reference]
-    judged = verdicts(tested, plan.margin) if len(tested) > 1 else ()
+    groups = together(images, prepared.checked.groups)
+    judged = verdicts(tested, plan.margin, groups) if len(tested) > 1 else ()
     story = Story(
         title=images.name,
         command=command,

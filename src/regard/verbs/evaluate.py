@@ -80,6 +80,7 @@ def evaluate(
         max_bad: share of unreadable files above which the evaluation is refused
         on_event: called with what is going on (docs/architecture.md, Events)
     """
+    from regard.data.draws import together
     from regard.data.sources import open_images
     from regard.evaluation.metrics import confusion, most_confident_mistakes
     from regard.evaluation.problems import summarise
@@ -90,7 +91,7 @@ def evaluate(
     rows, source = rows_to_score(images, model)
     on_event({"event": "note", "text": f"scoring {len(rows):,} images: {source}"})
     predictions, skipped = answer(loaded, images, rows, batch_size, precision, max_bad, on_event)
-    groups = _groups(images)
+    groups = together(images)
     temperature, thresholds = loaded.temperature, loaded.thresholds
     single = loaded.problem == "single_label"
     return Evaluation(
@@ -130,16 +131,8 @@ def _as_trained(model: object, data: str | Path) -> dict[str, Any]:
     return found
 
 
-def _groups(images: ImageSet) -> list[list[str]]:
-    """The ids of each patient, camera or product: intervals resample these, and not their images."""
-    groups: dict[str, list[str]] = {}
-    for id_, group in zip(images.ids, images.groups, strict=False):
-        groups.setdefault(group, []).append(id_)
-    return list(groups.values())
-
-
 def _rows(
-    predictions: Predictions, temperature: float, thresholds: Sequence[float], groups: list[list[str]]
+    predictions: Predictions, temperature: float, thresholds: Sequence[float], groups: Sequence[Sequence[str]]
 ) -> tuple[ClassRow, ...] | tuple[LabelRow, ...] | tuple[ColumnRow, ...]:
     """One row per class, label or column."""
     from regard.evaluation.metrics import per_class
