@@ -107,6 +107,9 @@ def seeds(target: str) -> list[bytes]:
         plain = io.BytesIO()
         with zipfile.ZipFile(plain, "w") as archive:
             archive.writestr("a.npy", b"\x93NUMPY\x01\x00")
+        unclosed = io.BytesIO()
+        with zipfile.ZipFile(unclosed, "w") as archive:
+            archive.writestr("a.npy", b"\x93NUMPY\x01\x00\x10\x00{'shape': (2L,  \n")
         return [
             save(state),
             _saved(lambda path: save_state(path, state)),
@@ -114,6 +117,7 @@ def seeds(target: str) -> list[bytes]:
             _saved(lambda path: torch.save(state, path, _use_new_zipfile_serialization=False)),
             _npz(state),
             plain.getvalue(),
+            unclosed.getvalue(),
             struct.pack("<Q", 2) + b"{}",
         ]
     if target == "images":

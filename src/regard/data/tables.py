@@ -133,7 +133,17 @@ def _read_parquet(path: Path) -> Table:
         content = pyarrow.parquet.read_table(path)
     except pyarrow.ArrowException as error:
         raise OSError(0, " ".join(str(error).split())[:200]) from None
-    return Table(path, tuple(content.column_names), lambda place: content.column(place).to_pylist())
+
+    def cells(place: int) -> list[Any]:
+        try:
+            return content.column(place).to_pylist()
+        except (pyarrow.ArrowException, ValueError, OverflowError) as error:  # no UTF-8; dates that are none
+            reason = " ".join(str(error).split())[:200]
+            raise RegardError(
+                f"{path}: column {content.column_names[place]!r} cannot be read ({reason}); write the table again"
+            ) from None
+
+    return Table(path, tuple(content.column_names), cells)
 
 
 def csv_writer(file: TextIO) -> Callable[[Iterable[Any]], object]:

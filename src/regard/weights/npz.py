@@ -6,6 +6,7 @@ import math
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO
 
 import numpy as np
@@ -18,6 +19,10 @@ MAX_ARRAYS = 100_000
 # Weights are noise to a compressor; only the zeros of a fresh head shrink. Beyond this the file is a bomb.
 MAX_GROWTH, FREE_GROWTH = 20, 64 * 2**20
 PREFIXES = ("opt/target/", "params/")
+# NumPy reads a header as Python's text: what comes of text that is none.
+HEADER_ERRORS = (
+    ValueError, SyntaxError, TokenError, UnicodeError, KeyError, TypeError, OverflowError, RecursionError, MemoryError
+)  # fmt: skip
 
 
 def read_npz(path: Path) -> dict[str, Tensor]:
@@ -71,7 +76,7 @@ def _read_array(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) ->
     with archive.open(entry) as file:
         try:
             shape, fortran, dtype = _read_header(file)
-        except (ValueError, SyntaxError, UnicodeError, KeyError, TypeError, RecursionError, MemoryError):
+        except HEADER_ERRORS:
             raise refuse(path, f"array {entry.filename}: no readable NumPy header", FETCH_AGAIN) from None
         if dtype.hasobject:
             raise refuse(
