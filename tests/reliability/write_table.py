@@ -59,6 +59,8 @@ Where a row holds less than it sounds:
   steps by two processes end within 1e-5 of one; by four, once 1.3e-5 was seen. Half the micro-batch stays within 1e-6
   with SGD, and was 3e-6 off with AdamW, in one number of 27,648.
 - Row 22: a process that is slow is waited for; one that is suspended, dead or in error ends all.
+- Row 26: what the table holds is one run. Others of the same minutes met a column name with a line break, an .npz
+  header that ends inside a bracket and Parquet text that is no UTF-8; each is mended, and more may follow.
 - Row 32: torchrun itself listens on all interfaces unless it is told not to; `train` says how, and README starts it so.
 """
 

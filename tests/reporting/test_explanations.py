@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from contrast import CONTRAST
 from hostile import HOSTILE
 from PIL import Image
-from test_browser import CONTRAST, opened
+from test_browser import opened
 
 from regard.reporting.explanations import IN_PICTURE, Entry, InsideRow, Panel, Sheet, Tile, picture_of, render_sheet
 from regard.reporting.overlays import overlay, small

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from contrast import CONTRAST
 from hostile import HOSTILE
-from test_browser import CONTRAST, opened
+from test_browser import opened
 
 from regard.reporting.gallery import Gallery, formula_svg, render_gallery
 from regard.reporting.pictures.cka import Cka
