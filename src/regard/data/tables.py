@@ -19,6 +19,8 @@ from regard.results import Problem
 Source = Path | np.ndarray  # a file, or HxWx3 uint8 pixels
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
+# Each row of a Parquet table names another image, which compression makes short, but not as short as this.
+ROWS_A_BYTE, FEWEST_ROWS_ALLOWED = 100, 100_000
 COLUMNS = {
     "path": ("path", "image_path", "image", "filename", "file"),
     "label": ("label", "class", "target", "category"),
@@ -130,6 +132,7 @@ def _read_parquet(path: Path) -> Table:
     import pyarrow.parquet
 
     try:
+        _check_rows(pyarrow.parquet.read_metadata(path), path)
         content = pyarrow.parquet.read_table(path)
     except pyarrow.ArrowException as error:
         raise OSError(0, " ".join(str(error).split())[:200]) from None
@@ -144,6 +147,16 @@ def _read_parquet(path: Path) -> Table:
             ) from None
 
     return Table(path, tuple(content.column_names), cells)
+
+
+def _check_rows(footer: Any, path: Path) -> None:
+    """Refuses a Parquet footer that claims more rows than its parts or its bytes can hold: Arrow would make them."""
+    groups = sum(footer.row_group(number).num_rows for number in range(footer.num_row_groups))
+    if groups != footer.num_rows:
+        raise OSError(0, f"its parts claim {groups:,} rows and the whole {footer.num_rows:,}; the file is damaged")
+    most = FEWEST_ROWS_ALLOWED + ROWS_A_BYTE * path.stat().st_size
+    if groups > most:
+        raise OSError(0, f"{groups:,} rows are claimed in {path.stat().st_size:,} bytes; the file is damaged")
 
 
 def csv_writer(file: TextIO) -> Callable[[Iterable[Any]], object]:
