@@ -183,3 +183,9 @@ def test_numbers_are_evaluated_in_their_units(photos: Path, tmp_path: Path) -> N
     assert set(found.metrics) == {"mae", "rmse", "r2"}
     assert found.metrics["mae"].value == pytest.approx(np.abs(test.logits - test.labels).mean(), rel=1e-3)
     assert [row.name for row in found.per_class] == ["brightness"]
+
+
+def test_a_model_without_weights_is_refused_and_leaves_no_folder(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(RegardError, match="vit_nano_patch4_32: no published weights are known"):
+        compare(str(photos), models=MODELS, out=tmp_path / "out", img_size=32, images_seen=64)
+    assert not (tmp_path / "out").exists()

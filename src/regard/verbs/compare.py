@@ -12,7 +12,7 @@ from regard.errors import RegardError
 from regard.results import CheckReport, ProblemChoice, Verdict
 from regard.verbs.command import command_line
 from regard.verbs.events import OnEvent, silent
-from regard.verbs.folders import make_folder
+from regard.verbs.folders import make_folder, no_empty_folder
 from regard.verbs.prepare import OnBadImage, Prepared, load_for, mirrored, prepare, untrained
 
 if TYPE_CHECKING:
@@ -142,76 +142,82 @@ def compare(
     """
     command = command_line(compare, locals())
     folder = Path(out)
-    continued = resume and (folder / "comparison.yaml").is_file()
-    if not continued and not dry_run:
-        make_folder(folder, "comparison", ("comparison.yaml", "report.html"), ("runs", "trials"), resume, overwrite)
-    opened = {"target": tuple(target), "problem": problem, "group": group, "slices": tuple(slices)}
-    if predictions:
-        return _compare_given(data, opened, tuple(map(Path, predictions)), folder, margin, command)
-    if data is None:
-        raise RegardError("compare: name a data set (regard compare DATA --models a,b) or --predictions a.csv b.csv")
+    with no_empty_folder(folder):
+        continued = resume and (folder / "comparison.yaml").is_file()
+        if not continued and not dry_run:
+            make_folder(folder, "comparison", ("comparison.yaml", "report.html"), ("runs", "trials"), resume, overwrite)
+        opened = {"target": tuple(target), "problem": problem, "group": group, "slices": tuple(slices)}
+        if predictions:
+            return _compare_given(data, opened, tuple(map(Path, predictions)), folder, margin, command)
+        if data is None:
+            raise RegardError(
+                "compare: name a data set (regard compare DATA --models a,b) or --predictions a.csv b.csv"
+            )
 
-    from regard.comparison.classical import NAMES
-    from regard.comparison.compare import recipes, run_all, shared_precision, tried
-    from regard.comparison.estimate import estimate, measure
-    from regard.comparison.plan import Plan
+        from regard.comparison.classical import NAMES
+        from regard.comparison.compare import recipes, run_all, shared_precision, tried
+        from regard.comparison.estimate import estimate, measure
+        from regard.comparison.plan import Plan
 
-    prepared = prepare(
-        data, max_bad=max_bad, on_bad_image=on_bad_image, keep_leaks=keep_leaks, on_event=on_event, **opened
-    )
-    given = {
-        "batch_size": batch_size,
-        "head": head,
-        "balance": balance,
-        "repeated_augmentation": repeated_augmentation,
-        "precision": "fp32" if deterministic else precision,
-        "flip": mirrored(prepared.images) if flip is None else flip == "yes",
-    }
-    plan = Plan(
-        data=str(data),
-        models=tuple(_name(model) for model in models),
-        methods=tuple(methods),
-        seeds=seeds if seeds is not None else 1 if folds else 3,
-        fractions=tuple(fractions),
-        img_size=img_size,
-        images_seen=images_seen,
-        minutes=minutes,
-        margin=margin,
-        keep_leaks=keep_leaks,
-        deterministic=deterministic,
-        force=force,
-        overrides={name: value for name, value in given.items() if value is not None},
-        reference=NAMES[prepared.images.problem],
-        folds=folds,
-        trials=trials,
-        **opened,
-    )
-    given_models = {_name(model): model for model in models}
-    task = _task(plan, prepared, given_models, on_event)
-    split = task.split(0, 0 if folds else None)
-    for note in split.notes:
-        on_event({"event": "note", "text": note})
-    sheets = {name: untrained(model, prepared.images.classes, img_size, force) for name, model in given_models.items()}
-    chosen = recipes(plan, len(split.train), sheets, prepared.images.problem)
-    if continued:
-        plan.check_same(folder)
-        chosen = shared_precision(chosen, plan.measured_precision(folder))
-    else:
-        speeds = measure(chosen, sheets)
-        fastest = speeds.fastest if precision in (None, "auto") and not deterministic else given["precision"]
-        chosen = shared_precision(chosen, fastest)
-        expected = estimate(plan, task, chosen, speeds)
-        if dry_run:
-            return expected
-        on_event({"event": "note", "text": f"expected: {expected}"})
-        plan.save(folder, fastest)
-    for name, method in chosen:
-        if method != "scratch":  # a model without weights is refused now, and not after hours of the others
-            task.load(name, method)
-    chosen = tried(plan, task, folder, chosen, on_event)
-    results = run_all(plan, task, folder, chosen, on_event)
-    own = frozenset(name for name, model in given_models.items() if not isinstance(model, str))
-    return _answer(plan, prepared.checked, task, chosen, results, folder, command, own)
+        prepared = prepare(
+            data, max_bad=max_bad, on_bad_image=on_bad_image, keep_leaks=keep_leaks, on_event=on_event, **opened
+        )
+        given = {
+            "batch_size": batch_size,
+            "head": head,
+            "balance": balance,
+            "repeated_augmentation": repeated_augmentation,
+            "precision": "fp32" if deterministic else precision,
+            "flip": mirrored(prepared.images) if flip is None else flip == "yes",
+        }
+        plan = Plan(
+            data=str(data),
+            models=tuple(_name(model) for model in models),
+            methods=tuple(methods),
+            seeds=seeds if seeds is not None else 1 if folds else 3,
+            fractions=tuple(fractions),
+            img_size=img_size,
+            images_seen=images_seen,
+            minutes=minutes,
+            margin=margin,
+            keep_leaks=keep_leaks,
+            deterministic=deterministic,
+            force=force,
+            overrides={name: value for name, value in given.items() if value is not None},
+            reference=NAMES[prepared.images.problem],
+            folds=folds,
+            trials=trials,
+            **opened,
+        )
+        given_models = {_name(model): model for model in models}
+        task = _task(plan, prepared, given_models, on_event)
+        split = task.split(0, 0 if folds else None)
+        for note in split.notes:
+            on_event({"event": "note", "text": note})
+        sheets = {
+            name: untrained(model, prepared.images.classes, img_size, force) for name, model in given_models.items()
+        }
+        chosen = recipes(plan, len(split.train), sheets, prepared.images.problem)
+        if continued:
+            plan.check_same(folder)
+            chosen = shared_precision(chosen, plan.measured_precision(folder))
+        else:
+            speeds = measure(chosen, sheets)
+            fastest = speeds.fastest if precision in (None, "auto") and not deterministic else given["precision"]
+            chosen = shared_precision(chosen, fastest)
+            expected = estimate(plan, task, chosen, speeds)
+            if dry_run:
+                return expected
+            on_event({"event": "note", "text": f"expected: {expected}"})
+        for name, method in chosen:
+            if method != "scratch":  # a model without weights is refused now, and not after hours of the others
+                task.load(name, method)
+        if not continued:
+            plan.save(folder, fastest)
+        chosen = tried(plan, task, folder, chosen, on_event)
+        results = run_all(plan, task, folder, chosen, on_event)
+        own = frozenset(name for name, model in given_models.items() if not isinstance(model, str))
+        return _answer(plan, prepared.checked, task, chosen, results, folder, command, own)
 
 
 def _name(model: str | LoadedModel) -> str:
