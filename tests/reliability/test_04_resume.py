@@ -59,7 +59,7 @@ def assert_same(together: Together, unbroken: Path, folder: Path, world: int, th
 @pytest.mark.parametrize(("world", "threads", "step"), SHORT)
 def test_stopped_and_resumed(together, unbroken, tmp_path, world: int, threads: int, step: int):
     assert_same(together, unbroken[world], tmp_path, world, threads, step)
-    record(4, f"stopped after step {step}, {world} processes, {threads} threads", 1, "equal to the bit")
+    record(4, f"stopped after step {step}, processes: {world}, threads: {threads}", 1, "equal to the bit")
 
 
 @pytest.mark.long
