@@ -39,7 +39,7 @@ def check(
     a result.
 
     Args:
-        data: FOLDER/<class>/*, FOLDER/{train,val,test}/<class>/*, a CSV or Parquet table with columns path
+        data: FOLDER/CLASS/*, FOLDER/{train,val,test}/CLASS/*, a CSV or Parquet table with columns path
             and label (and split), digits, or torchvision:NAME.
         target: Label columns of a table: one of classes, of several labels (a|b) or of numbers; several of 0 and 1 or
             of numbers; four of a box. None: the column label, else those of a box.
