@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regard.errors import RegardError
-from regard.layers.position import integer_positions, normalised_positions, resample_positions, sinusoidal_positions
+from regard.layers.position import (
+    integer_positions,
+    normalised_positions,
+    resample_distances,
+    resample_positions,
+    sinusoidal_positions,
+)
 
 
 @settings(max_examples=25, deadline=None)
@@ -24,6 +30,20 @@ def test_resampling_is_timms(old: tuple[int, int], new: tuple[int, int], prefix:
     theirs = timm.resample_abs_pos_embed(positions, list(new), list(old), num_prefix_tokens=prefix)
     assert ours.shape == (1, prefix + new[0] * new[1], 5)
     torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(("old", "new"), [(4, 7), (7, 4), (3, 3), (1, 5), (5, 1)])
+def test_distances_are_resampled_on_the_straight_line_between_two_rows(old: int, new: int) -> None:
+    table = torch.randn(2 * old - 1, 3)
+    moved = resample_distances(table, new)
+    assert moved.shape == (2 * new - 1, 3)
+    for row in range(2 * new - 1):
+        place = (row + 0.5) * (2 * old - 1) / (2 * new - 1) - 0.5
+        place = min(max(place, 0), 2 * old - 2)
+        below = min(int(place), 2 * old - 2)
+        above = min(below + 1, 2 * old - 2)
+        expected = table[below] + (place - below) * (table[above] - table[below])
+        torch.testing.assert_close(moved[row], expected)
 
 
 def test_the_class_token_is_kept_and_an_equal_grid_changes_nothing() -> None:

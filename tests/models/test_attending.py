@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,7 +12,8 @@ from torch import Tensor, nn
 from regard.errors import RegardError
 from regard.models import create_model
 from regard.models.attending import EMPTY, AttentionLayer, Merge, attention_layers, attention_stack, reading
-from regard.models.swin import Block, PatchMerging, Swin
+from regard.models.swin import PatchMerging, Swin
+from regard.models.vitdet import ImageEncoder
 from regard.taps import record
 
 COUNTS = {  # name: layers, of which in the stack
@@ -21,6 +25,7 @@ COUNTS = {  # name: layers, of which in the stack
     "t2t_vit_nano_32": (6, 4),
     "swin_nano_patch2_window4_32": (6, 6),
     "clip_vit_base_patch32": (12, 12),
+    "sam_vit_b": (12, 0),
     "botnet20_32": (3, 0),
     "resnet20_32": (0, 0),
     "resnet20_nl_32": (0, 0),
@@ -29,7 +34,7 @@ COUNTS = {  # name: layers, of which in the stack
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_layers_and_what_their_taps_give(name: str) -> None:
-    meta = name.startswith("clip")
+    meta = name.startswith(("clip", "sam"))
     with torch.device("meta" if meta else "cpu"):
         model = create_model(name, 5).eval()
     layers = attention_layers(model)
@@ -56,14 +61,30 @@ def swin(side: int) -> Swin:
     return Swin(side, 2, 4, 12, (2, 2), (2, 3), num_classes=3).eval()
 
 
-@pytest.mark.parametrize("side", [16, 28, (20, 28)])  # whole windows; filled-up ones; not square
-def test_windows_back_in_their_places_give_what_the_block_gives(side: int) -> None:
-    model = swin(side)
-    blocks = {f"{name}.attn": block for name, block in model.named_modules() if isinstance(block, Block)}
+def encoder(side: int) -> ImageEncoder:
+    torch.manual_seed(1)
+    model = ImageEncoder(side, 4, 12, 3, 2, (1,), 3, out_dim=8).eval()
+    for name, parameter in model.named_parameters():
+        if "pos" in name:
+            nn.init.normal_(parameter)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "side"),
+    [(swin, 16), (swin, 28), (swin, (20, 28)), (encoder, 24), (encoder, 16)],
+    ids=["swin", "swin-filled", "swin-oblong", "vitdet", "vitdet-filled"],
+)
+def test_windows_back_in_their_places_give_what_the_block_gives(
+    make: Callable[[Any], nn.Module], side: int | tuple[int, int]
+) -> None:
+    model = make(side)
     height, width = (side, side) if isinstance(side, int) else side
     images = torch.randn(2, 3, height, width)
-    for layer in attention_layers(model):
-        block = blocks[layer.name]
+    layers = [layer for layer in attention_layers(model) if layer.windows is not None]
+    assert layers
+    for layer in layers:
+        attention = model.get_submodule(layer.name)
         with record(model, f"{layer.name}.pattern", f"{layer.name}.v", layer.name) as seen, torch.no_grad():
             model(images)
         assert layer.windows is not None
@@ -84,8 +105,9 @@ def test_windows_back_in_their_places_give_what_the_block_gives(side: int) -> No
                 if token != EMPTY:
                     rest[:, :, token] = (pattern[:, w, :, place, None] @ filling[:, w]).squeeze(2)
         mixed = layer.whole(seen[f"{layer.name}.pattern"]) @ values[:, :, :-1] + rest[:, :, :-1]
-        wanted = block.attn.proj(mixed.transpose(1, 2).flatten(2))
-        torch.testing.assert_close(in_places(seen[layer.name], layer.windows, layer.tokens), wanted)
+        wanted = attention.get_submodule("proj")(mixed.transpose(1, 2).flatten(2))
+        given = seen[layer.name].reshape(2, len(layer.windows), -1, wanted.shape[-1])  # (B, W, n, C)
+        torch.testing.assert_close(in_places(given, layer.windows, layer.tokens), wanted)
 
 
 def in_places(windows: Tensor, places: Tensor, tokens: int) -> Tensor:

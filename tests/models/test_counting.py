@@ -2,15 +2,19 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
 from regard.layers.local_attention import LocalAttention, LocalRelation
 from regard.models import count_gmacs, count_parameters, create_model, list_models, model_spec
-from regard.models.counting import KINDS, cost_shares
+from regard.models.costs import COSTS
+from regard.models.counting import KINDS, cost_shares, gmacs_by_part
+from regard.models.examples import example_inputs, without_weights
 from regard.models.nonlocal_resnet import add_nonlocals
 from regard.models.resnet import ResNet
+from regard.models.sam import SAM
 from regard.models.vit import ViT
+from regard.taps import record
 
 
 def test_counts_by_hand() -> None:
@@ -23,6 +27,53 @@ def test_b16_is_exact() -> None:
     with torch.device("meta"):
         model = create_model("vit_base_patch16_224")
     assert round(count_gmacs(model, 224) * 1e9) == 17_563_828_224
+
+
+@pytest.mark.parametrize(
+    ("name", "gmacs"),
+    [
+        ("sam_vit_b", 486.04),
+        pytest.param("sam_vit_l", 1492.84, marks=pytest.mark.long),
+        pytest.param("sam_vit_h", 2980.54, marks=pytest.mark.long),
+    ],
+)
+def test_the_image_encoder_of_sam_costs_what_is_published(name: str, gmacs: float) -> None:
+    model, inputs = without_weights(model_spec(name))
+    parts = gmacs_by_part(model, 1024, inputs)
+    assert round(parts["image_encoder"], 2) == gmacs
+    assert sum(parts.values()) == pytest.approx(COSTS[name][1], abs=1e-3)
+
+
+def test_the_decoder_of_sam_costs_less_than_its_equations_say_while_nobody_listens() -> None:
+    """Of one point; the image encoder, which is the same for both, is left small."""
+    with torch.device("meta"):
+        model = SAM(width=48, depth=1, num_heads=1, global_blocks=()).eval()
+    inputs = example_inputs(model_spec("sam_vit_b"), device="meta")
+
+    def decoder() -> float:
+        parts = gmacs_by_part(model, 1024, inputs)
+        return sum(parts.values()) - parts["image_encoder"]
+
+    with record(model, "mask_decoder.**.pattern"):
+        assert round(decoder(), 2) == 1.81
+    assert decoder() < 1.2
+
+
+def test_a_weight_that_is_shown_as_a_view_is_counted_and_stays_trainable() -> None:
+    """torch's counter asks for gradients of views of weights, and fails."""
+
+    class Shown(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Embedding(1, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner.weight[:, :, None].expand(1, 4, 3)
+
+    model = nn.Sequential(nn.Flatten(), Shown())
+    model[1].inner.weight.requires_grad_(True)
+    assert count_gmacs(model, 2) == 0
+    assert model[1].inner.weight.requires_grad
 
 
 def test_meta_and_real_agree_and_the_model_is_left_as_it_was() -> None:

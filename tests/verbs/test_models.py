@@ -104,6 +104,25 @@ def test_the_sheet_of_two_towers_and_of_sequences() -> None:
     assert sheet.img_size == 0 and "image         none" in "\n".join(sheet.lines())
 
 
+def test_the_sheet_of_sam_says_what_an_image_costs_once_and_what_a_prompt_does() -> None:
+    sheet = regard.model_sheet("sam_vit_b")
+    rows = {(row.name, row.shape): row.times for row in sheet.passing}
+    assert rows["image_encoder.blocks.*.attn.pattern", (25, 12, 196, 196)] == 8  # windows, the last ones filled up
+    assert rows["image_encoder.blocks.*.attn.pattern", (1, 12, 4096, 4096)] == 4
+    assert rows["mask_decoder.transformer.layers.*.cross_attn_token_to_image.pattern", (1, 8, 7, 4096)] == 2
+    text = "\n".join(sheet.lines())
+    for words in (
+        "for one example: image_encoder 486, mask_decoder 1.",
+        "longer side to 1024 (bilinear), mean 0.485 0.456 0.406",
+        "sam_vit_b_01ec64.pth",
+        "apache-2.0",
+        "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
+    ):
+        assert words in text
+    for shares in zip(*sheet.shares.values(), strict=True):
+        assert sum(shares) == pytest.approx(1)
+
+
 def test_a_sheet_may_have_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "vit_nano_patch4_32+pool=mean", "--json"]) == 0
     sheet = json.loads(capsys.readouterr().out)["result"]
@@ -125,7 +144,7 @@ def test_what_is_right_is_verified(capsys: pytest.CaptureFixture[str]) -> None:
     line, total = capsys.readouterr().out.splitlines()
     assert line.startswith("vit_nano_patch4_32  ok") and "names as timm" in line and "taps within" in line
     assert total == "1 models, 0 failed"
-    for name in ("resnet20_32", "gru_tiny"):
+    for name in ("resnet20_32", "gru_tiny", "sam_nano_128"):
         found = verify_model(name)
         assert not found.failed and found.checks[1].outcome == "not run", found
 
@@ -148,7 +167,7 @@ def listening(model: nn.Module) -> bool:
 @pytest.mark.parametrize(
     ("change", "what", "words"),
     [
-        (lambda y, model: (y, y), "output", "gave tuple for two examples"),
+        (lambda y, model: (y, y), "output", "gave tuple; expected one tensor"),
         (lambda y, model: y[:1], "output", "gave (1, 1000) for two examples"),
         (lambda y, model: y, "names", "is (1, 1, 96) in timm, absent here"),
         (lambda y, model: y @ y.new_ones(y.shape[1], y.shape[1]), "counts", "recorded is"),

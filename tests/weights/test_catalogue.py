@@ -134,3 +134,14 @@ def test_metas_files_are_those_that_timm_copied(checkpoint: Checkpoint) -> None:
     assert checkpoint.source == config.url
     assert checkpoint.sha256 is None or f"-{checkpoint.sha256}.pth" in str(checkpoint.source)
     assert (checkpoint.sha256 is None) == (checkpoint.num_classes == 0)
+
+
+@pytest.mark.parametrize("size", ["base", "large", "huge"])
+def test_the_files_of_sam_are_those_whose_encoders_timm_copied(size: str) -> None:
+    config = get_pretrained_cfg(f"samvit_{size}_patch16.sa1b")
+    assert config is not None
+    checkpoint = find_checkpoint(f"sam_vit_{size[0]}")
+    ours = checkpoint.preprocess
+    assert checkpoint.source == config.url and checkpoint.licence == config.license
+    assert (3, ours.size, ours.size) == config.input_size and (ours.mean, ours.std) == (config.mean, config.std)
+    assert checkpoint.sha256 is not None and len(checkpoint.sha256) == 64

@@ -14,7 +14,7 @@ import pytest
 from regard.errors import RegardError
 from regard.weights import Checkpoint, cached, find_checkpoint, obtain
 from regard.weights.catalogue import HubFile
-from regard.weights.download import local_place
+from regard.weights.download import local_place, obtain_beside
 
 FILE = b"weights" * 1000
 SHA = hashlib.sha256(FILE).hexdigest()
@@ -40,7 +40,7 @@ class Hub(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.respond()
-        if self.path.endswith(".safetensors"):
+        if self.path.endswith((".safetensors", ".json")):
             self.wfile.write(self.body)
 
     def respond(self) -> None:
@@ -130,6 +130,21 @@ def test_an_unknown_repository_is_one_line_with_a_way_out(hub: type[Hub], tmp_pa
     message = one_line(caught)
     for part in ("cannot be had", "--weights FILE", "--method scratch", str(tmp_path / "torch" / "hub")):
         assert part in message
+
+
+def test_a_file_beside_the_weights_is_fetched_once_too(hub: type[Hub], monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint, said = from_hub("timm/good"), []
+    path = obtain_beside(checkpoint, "tokenizer.json", said.append)
+    assert path.name == "tokenizer.json" and path.read_bytes() == FILE
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert obtain_beside(checkpoint, "tokenizer.json", said.append) == path and len(said) == 1
+    with pytest.raises(RegardError, match=r"its vocab\.json cannot be had \(HF_HUB_OFFLINE is set.*give a folder"):
+        obtain_beside(checkpoint, "vocab.json", said.append)
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    with pytest.raises(RegardError, match=r"its tokenizer\.json cannot be had"):
+        obtain_beside(from_hub("timm/absent"), "tokenizer.json", said.append)
+    with pytest.raises(RegardError, match=r"cannot be had \(it is not on the Hugging Face hub\)"):
+        obtain_beside(from_url("http://127.0.0.1:9/a.pth"), "tokenizer.json")
 
 
 def test_a_hub_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

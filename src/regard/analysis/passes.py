@@ -19,7 +19,7 @@ from regard.taps import record
 
 Keep = Callable[[Tensor], Any]
 PATTERN_BYTES = 256_000_000  # of the layer with the most, patterns of the images that pass at once
-WITH_ATTENTION = "ViT, DeiT, DINOv2, hybrids, T2T-ViT, Swin, CLIP and BoTNet"
+WITH_ATTENTION = "ViT, DeiT, DINOv2, hybrids, T2T-ViT, Swin, CLIP, SAM and BoTNet"
 WITH_TOKENS = "ViT, DeiT, DINOv2, hybrids, T2T-ViT, Swin and CLIP"
 
 

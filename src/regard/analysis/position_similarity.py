@@ -10,6 +10,7 @@ from regard.errors import RegardError
 from regard.layers.position import FIXED_POSITIONS
 from regard.models.attending import Stacked
 from regard.models.clip import CLIP, VisionTower
+from regard.models.sam import SAM
 from regard.models.t2t import T2TViT
 from regard.reporting.pictures.position_products import PositionProducts
 from regard.reporting.pictures.position_similarity import PositionSimilarity
@@ -49,7 +50,7 @@ def position_products(
     """
     if model is not None:
         _, table = _table(model, "position_products")
-        if isinstance(model, CLIP) or not _is_fixed(model):
+        if isinstance(model, CLIP | SAM) or not _is_fixed(model):
             raise RegardError(
                 f"position_products: {type(model).__name__} learns its positions; position_similarity shows those"
             )
@@ -68,11 +69,13 @@ def _table(model: nn.Module, what: str) -> tuple[tuple[int, int], Tensor]:
     tower = model.visual if isinstance(model, CLIP) else model
     if isinstance(tower, VisionTower):
         return tower.grid, tower.positional_embedding.detach().cpu()
+    if isinstance(model, SAM):
+        return model.grid, model.image_encoder.pos_embed.detach()[0].flatten(0, 1).cpu()
     positions = getattr(tower, "pos_embed", None)
     if not isinstance(tower, Stacked) or positions is None:
         raise RegardError(
             f"{what}: {type(model).__name__} adds no position codes to its tokens; the figure is defined for "
-            "ViT, DeiT, DINOv2, hybrids, T2T-ViT and CLIP with positions"
+            "ViT, DeiT, DINOv2, hybrids, T2T-ViT, CLIP and SAM with positions"
         )
     return tower.grid, positions.detach()[0].cpu()
 

@@ -49,6 +49,7 @@ IN_PYTHON = {  # what takes models of the tasks that the verbs do not
     "seq2seq": "examples/dates.py trains one and writes with it",
     "image-text": "regard.create_model makes it, encode_image and encode_text compare images with texts",
     "generate": "regard.create_model makes it, generate draws images",
+    "mask-generation": "regard.load_segmenter makes masks with it, as `regard segment` does",
 }
 
 

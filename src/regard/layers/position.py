@@ -36,6 +36,18 @@ def resample_positions(
     return torch.cat([kept, moved], dim=1)
 
 
+def resample_distances(table: Tensor, side: int) -> Tensor:
+    """A table of distances -(s - 1) .. s - 1 along one axis, (2 s - 1, d), for `side` tokens instead of s; same dtype.
+
+    Linear in float32, corners not aligned, as the published code of MViTv2 and SAM has it.
+    """
+    rows = 2 * side - 1
+    if len(table) == rows:
+        return table
+    moved = F.interpolate(table.float().T[None], size=rows, mode="linear")  # (1, d, 2 side - 1)
+    return moved[0].T.to(table.dtype)
+
+
 def sinusoidal_positions(count: int, dim: int) -> Tensor:
     """Sines and cosines of the positions 0 to count - 1: (count, dim), float32 (arXiv 1706.03762, section 3.5).
 

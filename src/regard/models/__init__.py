@@ -17,6 +17,7 @@ from regard.models import pixel_gpt as pixel_gpt
 from regard.models import pixels as pixels
 from regard.models import recurrent as recurrent
 from regard.models import resnet as resnet
+from regard.models import sam as sam
 from regard.models import swin as swin
 from regard.models import t2t as t2t
 from regard.models import transformer as transformer
@@ -55,6 +56,7 @@ for _family in (
     pixels,
     recurrent,
     resnet,
+    sam,
     swin,
     t2t,
     transformer,

@@ -18,6 +18,7 @@ from regard.models.swin import Block as SwinBlock
 from regard.models.swin import PatchMerging, Swin, WindowAttention, to_windows
 from regard.models.t2t import T2TViT
 from regard.models.vit import ViT
+from regard.models.vitdet import Block as ViTDetBlock
 
 Stacked = ViT | DistilledDeiT | DINOv2 | HybridViT | T2TViT | VisionTower  # blocks over one set of tokens
 EMPTY = -1  # a place of a window, or of a merge, that no token of the image fills
@@ -80,6 +81,10 @@ def attention_layers(model: nn.Module) -> tuple[AttentionLayer, ...]:
             windows = _window_places(module)
             heads = module.attn.num_heads
             found.append(AttentionLayer(f"{name}.attn", module.grid, 0, heads, windows))
+        elif isinstance(module, ViTDetBlock):
+            side = module.window
+            windows = _filled_windows(module.grid, (side, side)) if side else None
+            found.append(AttentionLayer(f"{name}.attn", module.grid, 0, module.attn.num_heads, windows))
         elif isinstance(module, RelativeAttention):
             found.append(AttentionLayer(name, module.grid, 0, module.num_heads))
         elif isinstance(module, T2TViT):
@@ -112,7 +117,7 @@ def attention_stack(model: nn.Module) -> tuple[AttentionLayer | Merge, ...]:
     layers = {layer.name: layer for layer in attention_layers(model)}
     for name, module in model.named_modules():
         if isinstance(module, PatchMerging):
-            found.append(Merge(name, module.grid, _merged_places(module.grid)))
+            found.append(Merge(name, module.grid, _filled_windows(module.grid, (2, 2))))
         elif isinstance(module, WindowAttention):
             found.append(layers[name])
     return tuple(found)
@@ -152,10 +157,10 @@ def _window_places(block: SwinBlock) -> Tensor:
     return to_windows(_filled(places, block.window), block.window)[0, :, :, 0]
 
 
-def _merged_places(grid: tuple[int, int]) -> Tensor:
-    """(T', 4): the tokens that `PatchMerging` puts together."""
+def _filled_windows(grid: tuple[int, int], window: tuple[int, int]) -> Tensor:
+    """(W, n): the tokens of the windows, row after row, that a map is cut into."""
     places = torch.arange(grid[0] * grid[1]).reshape(1, *grid, 1)
-    return to_windows(_filled(places, (2, 2)), (2, 2))[0, :, :, 0]
+    return to_windows(_filled(places, window), window)[0, :, :, 0]
 
 
 def _filled(places: Tensor, window: tuple[int, int]) -> Tensor:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, baddbmm_flop
 
 from regard.models.registry import head_names
 from regard.models.swin import PatchMerging
@@ -24,6 +24,8 @@ from regard.taps import Tap
 KINDS = ("convolution", "attention", "mlp", "embedding", "other")
 CONVOLUTIONS = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d
 NORMS = nn.BatchNorm1d | nn.BatchNorm2d | nn.SyncBatchNorm | nn.GroupNorm | nn.LayerNorm | nn.RMSNorm
+# The counter does not know this form of it.
+IN_PLACE = {torch.ops.aten.baddbmm_: lambda added, a, b, **_: baddbmm_flop(added, a, b)}
 EMBEDDED = ("embed", "token", "pos")  # in names of parameters: positions, class and register tokens
 
 
@@ -53,6 +55,17 @@ def count_gmacs(model: nn.Module, img_size: int, inputs: tuple[Tensor, ...] = ()
     no time and no memory.
     """
     return sum(_macs(model, img_size, inputs).values()) / 1e9
+
+
+def gmacs_by_part(model: nn.Module, img_size: int, inputs: tuple[Tensor, ...] = ()) -> dict[str, float]:
+    """What the parts at the top of the model, and "" for itself, add to `count_gmacs`, where it is more than nothing.
+
+    Arguments as there.
+    """
+    parts: Counter[str] = Counter()
+    for name, count in _macs(model, img_size, inputs).items():
+        parts[name.partition(".")[0]] += count
+    return {name: count / 1e9 for name, count in parts.items() if count}
 
 
 def cost_shares(model: nn.Module, img_size: int, inputs: tuple[Tensor, ...] = ()) -> CostShares:
@@ -145,10 +158,10 @@ def _macs(model: nn.Module, img_size: int, inputs: tuple[Tensor, ...]) -> Counte
 
     # The counter knows the plain form of attention on every device, but not every fused kernel.
     with (
-        _evaluating(model),
+        _still(model),
         torch.no_grad(),
         sdpa_kernel(SDPBackend.MATH),
-        FlopCounterMode(display=False) as counter,
+        FlopCounterMode(display=False, custom_mapping=IN_PLACE) as counter,
         ExitStack() as hooks,
     ):
         for name, module in model.named_modules():
@@ -159,11 +172,17 @@ def _macs(model: nn.Module, img_size: int, inputs: tuple[Tensor, ...]) -> Counte
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def _still(model: nn.Module) -> Iterator[None]:
+    """In evaluation mode, and without gradients of any weight: the counter asks for those of views of weights, which
+    there are none of (torch 2.15).
+    """
     modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.eval().requires_grad_(False)
     try:
         yield
     finally:
         for module, training in modes:
             module.training = training
+        for weight in weights:
+            weight.requires_grad = True

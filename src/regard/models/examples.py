@@ -29,6 +29,7 @@ def example_inputs(
     | image-text        | images; texts (count, 77) of 76 random tokens and the end            |
     | seq2seq           | sources and targets (count, 32), word numbers without padding or end |
     | generate          | grey levels (count, S * S), row after row                            |
+    | mask-generation   | images; points (count, 1, 1, 2) in pixels; labels (count, 1, 1) of 1 |
     """
     random = torch.Generator().manual_seed(1)
     if spec.task == "seq2seq":
@@ -38,6 +39,9 @@ def example_inputs(
     if spec.task == "generate":
         return (torch.randint(DIGIT_LEVELS, (count, size * size), generator=random).to(device),)
     images = torch.randn(count, 3, size, size, generator=random).to(device)
+    if spec.task == "mask-generation":
+        points = size * torch.rand(count, 1, 1, 2, generator=random)
+        return images, points.to(device), torch.ones(count, 1, 1, dtype=torch.int64, device=device)
     if spec.task != "image-text":
         return (images,)
     texts = torch.randint(1, VOCABULARY - 2, (count, CONTEXT_LENGTH), generator=random)

@@ -16,7 +16,7 @@ from regard.errors import RegardError
 from regard.layers.patch import patch_grid
 
 FEWEST_PATCHES = 16
-Task = Literal["classify", "segment", "seq2seq", "image-text", "generate"]
+Task = Literal["classify", "segment", "seq2seq", "image-text", "generate", "mask-generation"]
 
 
 class Features(NamedTuple):

@@ -133,11 +133,25 @@ def _output(model: nn.Module, examples: tuple[Tensor, ...]) -> str:
     import torch
 
     with torch.no_grad():
-        answer = model(*examples)
-    if not isinstance(answer, torch.Tensor) or answer.shape[0] != 2:
-        found = tuple(answer.shape) if isinstance(answer, torch.Tensor) else type(answer).__name__
-        raise CheckFailed(f"gave {found} for two examples; expected one tensor with two rows")
-    return str(tuple(answer.shape))
+        answers = _answers(model, examples)
+    shapes = " and ".join(str(tuple(answer.shape)) for answer in answers)
+    if any(len(answer) != 2 for answer in answers):
+        raise CheckFailed(
+            f"gave {shapes} for two examples; expected {'two rows of each' if answers[1:] else 'two rows'}"
+        )
+    return shapes
+
+
+def _answers(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The tensor that a model gives, or those that it gives by name (masks and how good they are)."""
+    import torch
+
+    answer = model(*inputs)
+    if isinstance(answer, torch.Tensor):
+        return (answer,)
+    if not hasattr(answer, "_fields"):
+        raise CheckFailed(f"gave {type(answer).__name__}; expected one tensor, or several by name")
+    return tuple(answer)
 
 
 def _names(spec: ModelSpec, model: nn.Module) -> str:
@@ -179,6 +193,14 @@ def _twin(spec: ModelSpec) -> tuple[str, nn.Module]:
         config: Any = open_clip.get_model_config(f"ViT-B-{spec.patch_size}-quickgelu")
         with torch.device("meta"):
             return "open_clip", open_clip.CLIP(**config)
+    if spec.family == "sam":
+        try:
+            from segment_anything import sam_model_registry
+        except ImportError:
+            raise _NotRun("segment-anything is not installed") from None
+        if make := sam_model_registry.get(spec.name.removeprefix("sam_")):
+            with torch.device("meta"):
+                return "segment-anything", make()
     raise _NotRun("neither timm nor torchvision has this model")
 
 
@@ -230,12 +252,13 @@ def _neighbours(model: nn.Module, inputs: tuple[Tensor, ...]) -> str:
     model = deepcopy(model).double()
     inputs = tuple(given.double() if given.is_floating_point() else given for given in inputs)
     with torch.no_grad():
-        together, alone = model(*inputs), model(*(given[:1] for given in inputs))
-    if not together.isfinite().all():
+        together = _answers(model, inputs)
+        alone = _answers(model, tuple(given[:1] for given in inputs))
+    if not all(answer.isfinite().all() for answer in together):
         raise CheckFailed("the answer is not finite")
-    if torch.equal(together[0], together[1]):
+    if torch.equal(together[0][0], together[0][1]):
         raise CheckFailed("two examples have one answer")
-    same = together[tuple(slice(side) for side in alone.shape)]
+    same = tuple(a[tuple(slice(side) for side in b.shape)] for a, b in zip(together, alone, strict=True))
     return _close(alone, same, "alone and in a batch of three")
 
 
@@ -245,17 +268,17 @@ def _taps(model: nn.Module, inputs: tuple[Tensor, ...]) -> str:
     from regard.taps import Tap, record
 
     with torch.no_grad():
-        plain = model(*inputs)
+        plain = _answers(model, inputs)
         with record(model, "**") as seen:
-            listened = model(*inputs)
+            listened = _answers(model, inputs)
     silent = [name for name, module in model.named_modules() if isinstance(module, Tap) and name not in seen]
     if silent:
         raise CheckFailed(f"nothing passes the tap {silent[0]}")
     return _close(listened, plain, "while recorded and not")
 
 
-def _close(a: Tensor, b: Tensor, when: str) -> str:
-    difference = float((a - b).abs().max() / b.abs().max())
+def _close(found: tuple[Tensor, ...], wanted: tuple[Tensor, ...], when: str) -> str:
+    difference = max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(found, wanted, strict=True))
     if not difference <= TOLERANCE:
         raise CheckFailed(f"answers differ by {difference:.1e} of the largest {when}")
     return f"within {difference:.0e}"

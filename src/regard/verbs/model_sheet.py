@@ -11,11 +11,12 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from regard.data.transforms import Preprocess
-    from regard.models.registry import ModelSpec
+    from regard.models.registry import ModelSpec, Task
     from regard.weights.catalogue.entry import Checkpoint
 
 PATTERN_TAP = "pattern"
 FLOAT_BYTES = 4
+SEVERAL_PARTS = ("image-text", "mask-generation")  # tasks whose models are asked for an image once, then for the rest
 
 
 class Passing(NamedTuple):
@@ -31,7 +32,8 @@ class ModelSheet:
     """What is known of one model without its weights.
 
     parameters, gmacs, shares, passing: with as many classes as published, for one example at img_size (pixels per side,
-    0 where it sees no image); shares: kind of layer -> (share of the parameters, share of the multiply-adds);
+    0 where it sees no image); gmacs_of: what its large parts have of gmacs, where they can be asked one by one; shares:
+    kind of layer -> (share of the parameters, share of the multiply-adds);
     pattern_bytes: float32 attention patterns of one example, held while somebody listens to all of them; checkpoints:
     the first is what the bare name means; timm: the architecture of timm whose weights have the same names and shapes.
     """
@@ -46,6 +48,7 @@ class ModelSheet:
     options: dict[str, tuple[str, ...]]
     parameters: int
     gmacs: float
+    gmacs_of: dict[str, float]
     shares: dict[str, tuple[float, float]]
     passing: tuple[Passing, ...]
     pattern_bytes: int
@@ -56,6 +59,7 @@ class ModelSheet:
         """The sheet in words."""
         yield self.name
         image = f"{self.img_size} pixels a side" if self.img_size else "none"
+        parts = ", ".join(f"{name} {gmacs_words(gmacs)}" for name, gmacs in self.gmacs_of.items())
         yield from _table(
             ("paper", self.paper),
             ("deviations", self.deviations),
@@ -63,7 +67,7 @@ class ModelSheet:
             ("image", f"{image}, patches of {self.patch_size}" if self.patch_size else image),
             ("options", ", ".join(f"{name}={'|'.join(values)}" for name, values in self.options.items())),
             ("parameters", f"{self.parameters:,}"),
-            ("GMACs", f"{gmacs_words(self.gmacs)} for one example"),
+            ("GMACs", f"{gmacs_words(self.gmacs)} for one example{f': {parts}' if parts else ''}"),
             ("patterns", memory_words(self.pattern_bytes)),
             ("in timm", self.timm or ""),
         )
@@ -85,14 +89,15 @@ def model_sheet(name: str) -> ModelSheet:
 
     Nothing is downloaded and no weights are made. Raises RegardError for an unknown name, with the nearest.
     """
-    from regard.models import count_gmacs, count_parameters, model_spec
-    from regard.models.counting import KINDS, cost_shares
+    from regard.models import count_parameters, model_spec
+    from regard.models.counting import KINDS, cost_shares, gmacs_by_part
     from regard.models.examples import without_weights
     from regard.weights import checkpoints_of
 
     spec = model_spec(name)
     model, inputs = without_weights(spec)
     shares = cost_shares(model, spec.img_size, inputs)
+    parts = gmacs_by_part(model, spec.img_size, inputs)
     passing, pattern_bytes = passing_through(model, inputs)
     return ModelSheet(
         name=spec.name,
@@ -104,13 +109,19 @@ def model_sheet(name: str) -> ModelSheet:
         patch_size=spec.patch_size,
         options=dict(spec.options),
         parameters=count_parameters(model),
-        gmacs=count_gmacs(model, spec.img_size, inputs),
+        gmacs=sum(parts.values()),
+        gmacs_of=_large(parts) if spec.task in SEVERAL_PARTS else {},
         shares={kind: (shares.parameters[kind], shares.macs[kind]) for kind in KINDS},
         passing=passing,
         pattern_bytes=pattern_bytes,
         timm=_timm_words(spec),
         checkpoints=checkpoints_of(spec.name),
     )
+
+
+def _large(parts: dict[str, float]) -> dict[str, float]:
+    """The parts with a name that have a thousandth of all or more."""
+    return {name: count for name, count in parts.items() if name and count >= sum(parts.values()) / 1000}
 
 
 def passing_through(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[tuple[Passing, ...], int]:
@@ -150,6 +161,8 @@ def _common(names: list[str]) -> str:
 
 def checkpoint_lines(checkpoint: Checkpoint) -> Iterator[str]:
     """One published set of weights in words."""
+    from regard.models import model_spec
+
     tops = ((label, top) for label, top in (("top1", checkpoint.top1), ("top5", checkpoint.top5)) if top is not None)
     figures = ", ".join(f"{label} {top:.1f}%" for label, top in tops)
     yield f"  {checkpoint.tag}"
@@ -160,16 +173,21 @@ def checkpoint_lines(checkpoint: Checkpoint) -> Iterator[str]:
         ("pre-training", checkpoint.pretraining),
         ("classes", f"{checkpoint.num_classes:,}" if checkpoint.num_classes else ""),
         ("published", figures),
-        ("images", preprocess_words(checkpoint.preprocess)),
+        ("images", preprocess_words(checkpoint.preprocess, model_spec(checkpoint.architecture).task)),
         ("note", checkpoint.note),
         indent=4,
     )
 
 
-def preprocess_words(preprocess: Preprocess) -> str:
-    """How an image becomes the model's input, in words."""
+def preprocess_words(preprocess: Preprocess, task: Task) -> str:
+    """How an image becomes the input of a model of this task, in words."""
     side = "shorter side" if preprocess.resize == "short" else "both sides"
     mean, std = (" ".join(f"{value:.4g}" for value in values) for values in (preprocess.mean, preprocess.std))
+    if task == "mask-generation":
+        return (
+            f"longer side to {preprocess.size} ({preprocess.interpolation}), mean {mean}, std {std}, then zeros at the "
+            "right or the bottom"
+        )
     return (
         f"{side} to {preprocess.resized_side} ({preprocess.interpolation}), middle {preprocess.size} x "
         f"{preprocess.size}, mean {mean}, std {std}"

@@ -14,31 +14,61 @@ from regard.weights.http import DownloadError, download, file_sha256
 from regard.weights.read import carries_hashes, file_in
 
 Announce = Callable[[str], object]
+NOT_CACHED = "HF_HUB_OFFLINE is set and the file is not in the cache"
 
 
 def obtain(
     checkpoint: Checkpoint,
     announce: Announce = print,
     fetch: Callable[[Checkpoint, Announce], Path] | None = None,
+    otherwise: str = "pass --weights FILE, or --method scratch",
 ) -> Path:
     """The file of `checkpoint`: cached, or downloaded after tag, size, licence and data are announced.
 
-    announce: called with one line of text at a time. fetch: replaces the download (for another mirror).
+    announce: called with one line of text at a time. fetch: replaces the download (for another mirror). otherwise: what
+    a user without the weights can do.
     Caches are those of the Hugging Face hub (HF_HUB_CACHE, HF_HOME) and of torch (TORCH_HOME);
     HF_HUB_OFFLINE forbids any download. A file put by hand at `local_place(checkpoint)` is used first. The
     SHA-256 is verified wherever one is known.
 
-    Raises RegardError, one line, when the weights cannot be had: it offers --weights FILE and --method
-    scratch.
+    Raises RegardError, one line, when the weights cannot be had.
     """
     path = cached(checkpoint)
     if path is None:
         if offline():
-            raise _unavailable(checkpoint, "HF_HUB_OFFLINE is set and the file is not in the cache")
+            raise _unavailable(checkpoint, NOT_CACHED, otherwise)
         announce(describe(checkpoint))
-        path = (fetch or _fetch)(checkpoint, announce)
+        try:
+            path = (fetch or _fetch)(checkpoint, announce)
+        except DownloadError as error:
+            raise _unavailable(checkpoint, str(error), otherwise) from None
     _verify(checkpoint, path)
     return path
+
+
+def obtain_beside(checkpoint: Checkpoint, name: str, announce: Announce = print) -> Path:
+    """A small file of the hub's repository that a checkpoint lies in, such as its tokenizer: cached, or downloaded.
+
+    Raises RegardError, one line, where it cannot be had, or the checkpoint lies elsewhere.
+    """
+    source, reason = checkpoint.source, "it is not on the Hugging Face hub"
+    if isinstance(source, HubFile):
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(source.repo, name, cache_dir=hub_cache())
+        if isinstance(found, str):
+            return Path(found)
+        try:
+            if not offline():
+                announce(f"downloading {name} of {source.repo} from the Hugging Face hub")
+                return _fetch_from_hub(HubFile(source.repo, name))
+            reason = NOT_CACHED
+        except DownloadError as error:
+            reason = str(error)
+    raise RegardError(
+        f"{checkpoint.tag}: its {name} cannot be had ({' '.join(reason.split())}); "
+        "give a folder that holds it and the weights"
+    )
 
 
 def describe(checkpoint: Checkpoint) -> str:
@@ -85,15 +115,14 @@ def offline() -> bool:
 
 
 def _fetch(checkpoint: Checkpoint, announce: Announce) -> Path:
+    """Raises DownloadError."""
     if isinstance(checkpoint.source, HubFile):
-        return _fetch_from_hub(checkpoint, checkpoint.source)
-    try:
-        return download(checkpoint.source, local_place(checkpoint), checkpoint.sha256, announce)
-    except DownloadError as error:
-        raise _unavailable(checkpoint, str(error)) from None
+        return _fetch_from_hub(checkpoint.source)
+    return download(checkpoint.source, local_place(checkpoint), checkpoint.sha256, announce)
 
 
-def _fetch_from_hub(checkpoint: Checkpoint, source: HubFile) -> Path:
+def _fetch_from_hub(source: HubFile) -> Path:
+    """Raises DownloadError."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -107,7 +136,7 @@ def _fetch_from_hub(checkpoint: Checkpoint, source: HubFile) -> Path:
         reason = (str(error).split("\n\n")[0].splitlines() or [type(error).__name__])[0]
         if isinstance(error, LocalEntryNotFoundError):
             reason = "the hub cannot be reached and the file is not in its cache"
-        raise _unavailable(checkpoint, reason) from None
+        raise DownloadError(reason) from None
     finally:
         logger.setLevel(level)
 
@@ -146,9 +175,9 @@ def _verify(checkpoint: Checkpoint, path: Path) -> None:
         )
 
 
-def _unavailable(checkpoint: Checkpoint, reason: str) -> RegardError:
+def _unavailable(checkpoint: Checkpoint, reason: str, otherwise: str) -> RegardError:
     reason = " ".join(reason.split()).rstrip(".")
     return RegardError(
-        f"{checkpoint.tag}: its weights cannot be had ({reason}); pass --weights FILE, or --method scratch, "
+        f"{checkpoint.tag}: its weights cannot be had ({reason}); {otherwise}, "
         f"or put the file from {checkpoint.source} at {local_place(checkpoint)}"
     )

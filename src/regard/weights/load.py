@@ -11,14 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from regard.errors import RegardError
-from regard.layers.position import resample_positions
+from regard.layers.position import resample_distances, resample_positions
 from regard.models import ModelSpec, create_model, head_names, list_models, model_spec
+from regard.models.sam import SAM
 from regard.models.swin import TABLE, WindowAttention, resize_table
+from regard.models.vitdet import Block
 from regard.weights.convert import convert, detect_dialect, left_out
 from regard.weights.detect import shortened
 from regard.weights.dialects import State
 
 POSITIONS = "pos_embed"
+PATCHES = ("patch_embed.proj.weight", "image_encoder.patch_embed.proj.weight")
+DISTANCES = ("rel_pos_h", "rel_pos_w")  # tables whose rows follow the image size where attention sees all of it
 COUNTER = "num_batches_tracked"
 
 
@@ -33,8 +37,8 @@ def load_state(
     state: in any published dialect (`convert` is applied where the names are not the model's own).
     num_classes: the class count that the user asked for; only then may a head of another count, or none,
     leave the model's own fresh head in place. A position embedding for another image size is resampled to
-    the model's grid, and tables of relative positions to its windows; parts that hand on what they get until
-    they are trained may be missing. path: for messages.
+    the model's grid, and tables of relative positions to its windows or grid; parts that hand on what they get
+    until they are trained may be missing. path: for messages.
 
     Raises RegardError, naming the first names that do not fit and, where there is one, the model that they
     would fit. The model is unchanged in that case.
@@ -51,6 +55,7 @@ def load_state(
         notes += _fit_head(model, own, fitting, num_classes)
         notes += _fit_positions(model, own, fitting)
         notes += _fit_tables(model, own, fitting)
+        notes += _fit_map(model, own, fitting)
         notes += _keep_fresh(model, own, fitting)
         # Files of before torch 0.4.1 lack this counter; only a momentum of None would read it.
         fitting |= {name: own[name] for name in own.keys() - fitting.keys() if name.endswith(COUNTER)}
@@ -78,7 +83,7 @@ def _check_patch(own: State, state: State) -> None:
 
 def _patch_side(state: Mapping[str, Tensor]) -> int | None:
     """Pixels per side of the patches that the weights cut from an image; None where they are of no such model."""
-    patch = state.get("patch_embed.proj.weight")
+    patch = next((state[name] for name in PATCHES if name in state), None)
     return int(patch.shape[-1]) if patch is not None and patch.ndim == 4 and patch.shape[1] == 3 else None
 
 
@@ -149,6 +154,31 @@ def _fit_tables(model: nn.Module, own: State, state: State) -> list[str]:
     return [
         f"relative positions of {count} layers resized from windows of {side}x{side} to {rows}x{columns} tokens"
         for (side, (rows, columns)), count in resized.items()
+    ]
+
+
+def _fit_map(model: nn.Module, own: State, state: State) -> list[str]:
+    """Resamples what a SAM knows of places to the model's grid: the map of positions (1, h, w, D), and the tables of
+    distances of the blocks that see all of it.
+    """
+    name = f"image_encoder.{POSITIONS}"
+    if not isinstance(model, SAM) or name not in state:
+        return []
+    theirs, new = state[name], model.grid
+    if theirs.ndim != 4 or theirs.shape[-1] != own[name].shape[-1] or theirs.shape == own[name].shape:
+        return []  # of this size, or not a matter of image size: the shapes are judged below
+    rows, columns = theirs.shape[1:3]
+    moved = resample_positions(theirs.flatten(1, 2), new, prefix=0, old_grid=(rows, columns))
+    state[name] = moved.unflatten(1, new)
+    seeing_all = [layer for layer, block in model.named_modules() if isinstance(block, Block) and not block.window]
+    for layer in seeing_all:
+        for table, side in zip(DISTANCES, new, strict=True):
+            distances = f"{layer}.attn.{table}"
+            if distances in state and state[distances].ndim == 2:
+                state[distances] = resample_distances(state[distances], side)
+    return [
+        f"position embedding resampled from {rows}x{columns} to {new[0]}x{new[1]} patches, "
+        f"and the relative positions of {len(seeing_all)} layers with it"
     ]
 
 
@@ -234,6 +264,9 @@ def _candidates(state: Mapping[str, Tensor]) -> Iterable[str]:
 
 
 def _body(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Shapes without what follows the image size: positions, rows of tables of distances."""
     return {
-        name: tuple(tensor.shape) for name, tensor in state.items() if name != POSITIONS and not name.endswith(COUNTER)
+        name: tuple(tensor.shape[-1:] if name.endswith(DISTANCES) else tensor.shape)
+        for name, tensor in state.items()
+        if name.rpartition(".")[2] != POSITIONS and not name.endswith(COUNTER)
     }

@@ -57,7 +57,7 @@ class OpenVinoBackend:
 
     def __init__(self, folder: Path, precision: Precision, batch_size: int, threads: int):
         """folder: from `converted`; threads: that one pass may use, the same number for the same bits."""
-        openvino = _openvino()
+        openvino = import_openvino()
         self.name = f"openvino {precision}"
         self.converted = _fingerprint(folder)
         self._batch_size = batch_size
@@ -96,7 +96,7 @@ def converted(
     """
     if device_of(loaded.model).type != "cpu":
         raise RegardError(f"{loaded.name}: OpenVINO runs on the CPU here, the model is on the GPU; use --backend torch")
-    openvino = _openvino()
+    openvino = import_openvino()
     eight_bits = precision == "int8"
     identity = {
         "format": FORMAT,
@@ -155,7 +155,7 @@ def _digest(folder: Path) -> str:
 
 
 def _save(model: Any, folder: Path) -> None:
-    _openvino().save_model(model, folder / FILES[0], compress_to_fp16=False)
+    import_openvino().save_model(model, folder / FILES[0], compress_to_fp16=False)
     (folder / "sha256").write_text(_digest(folder), "ascii")
 
 
@@ -204,8 +204,8 @@ def _convert(loaded: LoadedModel, batch_size: int, features: bool) -> Any:
     module = _FromBytes(Answers(loaded, features), loaded.preprocess).eval()
     size = loaded.preprocess.size
     example = torch.zeros((batch_size if batch_size > 0 else 2, 3, size, size), dtype=torch.uint8)
-    with _quiet(), _explained(loaded.name):
-        return _openvino().convert_model(module, example_input=example, input=[(batch_size, 3, size, size)])
+    with quiet(), _explained(loaded.name):
+        return import_openvino().convert_model(module, example_input=example, input=[(batch_size, 3, size, size)])
 
 
 def _quantised(loaded: LoadedModel, batch_size: int, features: bool, photos: Iterable[Tensor]) -> Any:
@@ -213,7 +213,7 @@ def _quantised(loaded: LoadedModel, batch_size: int, features: bool, photos: Ite
     samples = [one[None].numpy() for one in photos]
     attends = any(isinstance(module, nn.LayerNorm) for module in loaded.model.modules())
     model = _convert(loaded, -1, features)
-    with _quiet(), _explained(loaded.name), signal_stack_kept():
+    with quiet(), _explained(loaded.name), signal_stack_kept():
         import nncf
 
         nncf.set_log_level(logging.ERROR)
@@ -239,7 +239,7 @@ def _explained(name: str) -> Iterator[None]:
         raise RegardError(f"{name}: OpenVINO cannot convert it ({reason}); use --backend torch") from None
 
 
-def _openvino() -> Any:
+def import_openvino() -> Any:
     if not available():
         raise RegardError("--backend openvino: not installed; pip install 'regard[fast]', or use --backend torch")
     # OpenVINO and NNCF report their use over the network unless this module is missing.
@@ -282,7 +282,7 @@ def _version(package: str) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the progress bars and the tracer's remarks of other libraries."""
     with (
         open(os.devnull, "w") as nowhere,

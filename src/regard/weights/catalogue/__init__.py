@@ -13,7 +13,7 @@ import difflib
 from functools import cache
 
 from regard.errors import RegardError
-from regard.weights.catalogue import clip, convolutional, deit, dinov2, hybrid, resnet, swin, t2t, vit
+from regard.weights.catalogue import clip, convolutional, deit, dinov2, hybrid, resnet, sam, swin, t2t, vit
 from regard.weights.catalogue.entry import Checkpoint as Checkpoint
 from regard.weights.catalogue.entry import HubFile as HubFile
 from regard.weights.catalogue.entry import imagenet_classes as imagenet_classes
@@ -26,6 +26,7 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
     *hybrid.CHECKPOINTS,
     *convolutional.CHECKPOINTS,
     *resnet.CHECKPOINTS,
+    *sam.CHECKPOINTS,
     *swin.CHECKPOINTS,
     *t2t.CHECKPOINTS,
     *vit.CHECKPOINTS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from regard.weights.dialects import clip, convolutional, deit, dinov2, hybrid, resnet, swin, t2t, transformer, vit
+from regard.weights.dialects import clip, convolutional, deit, dinov2, hybrid, resnet, sam, swin, t2t, transformer, vit
 from regard.weights.dialects.naming import Dialect as Dialect
 from regard.weights.dialects.naming import Misfit as Misfit
 from regard.weights.dialects.naming import State as State
@@ -15,6 +15,7 @@ DIALECTS: tuple[Dialect, ...] = (
     *hybrid.DIALECTS,
     *convolutional.DIALECTS,
     *resnet.DIALECTS,
+    *sam.DIALECTS,
     *swin.DIALECTS,
     *t2t.DIALECTS,
     *transformer.DIALECTS,
