@@ -1,0 +1,1 @@
+"""Models as files that run without `regard`, each compared with the model that it came from."""
