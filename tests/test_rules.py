@@ -20,14 +20,14 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "regard"
 RUNGS = [
     {"errors", "results"},
-    {"taps"},
+    {"taps", "masks"},
     {"layers", "reporting", "pages"},
     {"models", "data"},
     {"weights", "runs"},
     {"inference"},
-    {"evaluation", "explanation", "analysis"},
+    {"evaluation", "explanation", "analysis", "segmentation"},
     {"training"},
-    {"comparison"},
+    {"comparison", "exporting"},
     {"verbs"},
     {"cli"},
 ]
@@ -46,15 +46,18 @@ PUBLIC = [
     "embed",
     "evaluate",
     "explain",
+    "export",
     "figures",
     "list_models",
     "load_model",
+    "load_segmenter",
     "look",
     "model_sheet",
     "predict",
     "record",
     "register_model",
     "reproduce",
+    "segment",
     "train",
 ]
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from regard.models.registry import list_models as list_models
     from regard.models.registry import register_model as register_model
     from regard.runs.run import Run as Run
+    from regard.segmentation.loading import load_segmenter as load_segmenter
     from regard.taps import edit as edit
     from regard.taps import record as record
     from regard.training.recipe import Recipe as Recipe
@@ -23,11 +24,13 @@ if TYPE_CHECKING:
     from regard.verbs.embed import embed as embed
     from regard.verbs.evaluate import evaluate as evaluate
     from regard.verbs.explain import explain as explain
+    from regard.verbs.export import export as export
     from regard.verbs.figures import figures as figures
     from regard.verbs.look import look as look
     from regard.verbs.model_sheet import model_sheet as model_sheet
     from regard.verbs.predict import predict as predict
     from regard.verbs.reproduce import reproduce as reproduce
+    from regard.verbs.segment import segment as segment
     from regard.verbs.train import train as train
 
 __version__ = "0.1.0"
@@ -45,15 +48,18 @@ _HOME = {
     "embed": "regard.verbs.embed",
     "evaluate": "regard.verbs.evaluate",
     "explain": "regard.verbs.explain",
+    "export": "regard.verbs.export",
     "figures": "regard.verbs.figures",
     "list_models": "regard.models.registry",
     "load_model": "regard.inference.loaded",
+    "load_segmenter": "regard.segmentation.loading",
     "look": "regard.verbs.look",
     "model_sheet": "regard.verbs.model_sheet",
     "predict": "regard.verbs.predict",
     "record": "regard.taps",
     "register_model": "regard.models.registry",
     "reproduce": "regard.verbs.reproduce",
+    "segment": "regard.verbs.segment",
     "train": "regard.verbs.train",
 }
 
@@ -70,15 +76,18 @@ __all__ = [
     "embed",
     "evaluate",
     "explain",
+    "export",
     "figures",
     "list_models",
     "load_model",
+    "load_segmenter",
     "look",
     "model_sheet",
     "predict",
     "record",
     "register_model",
     "reproduce",
+    "segment",
     "train",
 ]
 

@@ -23,6 +23,7 @@ class Finished:
 
     folder: Path
     found: RunResult
+    config: dict[str, Any] = field(default_factory=dict)
 
     def result(self) -> RunResult:
         return self.found

@@ -1,4 +1,4 @@
-"""The share of a map in boxes, against loops over a fine raster, and cases worked by hand."""
+"""The share of a map in boxes and in masks, against loops over a fine raster, and cases worked by hand."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from regard.explanation.inside import CENTRE, share_inside
+from regard.explanation.inside import CENTRE, Inside, share_inside, share_inside_mask
 
 RASTER = 120  # divided by all sides and edges below
 
@@ -78,3 +78,49 @@ def test_a_flat_map_has_the_share_of_the_area_and_a_centre_map_that_of_the_centr
     centre = np.exp(-(places[:, None] ** 2 + places**2) / (2 * CENTRE**2))
     found = share_inside(centre, boxes)
     assert found.inside == pytest.approx(found.centre, rel=1e-4) and found.peak_inside
+
+
+def close(found: Inside, expected: Inside) -> None:
+    np.testing.assert_allclose(found[:3], expected[:3], rtol=1e-5)
+    assert found.peak_inside == expected.peak_inside
+
+
+def test_a_mask_that_is_a_box_lies_as_the_box_does() -> None:
+    """In a window that begins within a pixel, and with a cell that is smaller than one."""
+    rng = np.random.default_rng(1)
+    for grid, window in (
+        ((5, 7), (3.25, 1.5, 38.75, 27.0)),
+        ((40, 60), (0.0, 0.0, 45.0, 30.0)),
+        ((3, 2), (4, 4, 30, 30)),
+    ):
+        values = rng.normal(size=grid) + 0.5
+        mask = np.zeros((30, 45), bool)
+        mask[6:19, 10:33] = True
+        left, top, right, bottom = window
+        box = (np.array([10, 6, 33, 19]) - (left, top, left, top)) / (
+            right - left,
+            bottom - top,
+            right - left,
+            bottom - top,
+        )
+        close(share_inside_mask(values, mask, window), share_inside(values, box.clip(0, 1)[None]))
+
+
+def test_a_mask_by_hand() -> None:
+    """Cells of 2 x 2 pixels: one pixel of the cell of 4, two of the cell of 1: (4 / 4 + 1 / 2) / 5."""
+    mask = np.array([[1, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1]], bool)
+    found = share_inside_mask(np.array([[4.0, 1.0], [-3.0, 0.0]]), mask[:, :4], (0, 0, 4, 4))
+    assert found.inside == pytest.approx(1.5 / 5) and found.area == pytest.approx(7 / 16) and not found.peak_inside
+    everything = share_inside_mask(np.array([[4.0, 1.0]]), np.ones((9, 5), bool), (0.5, 1, 4.5, 8))
+    np.testing.assert_allclose(everything[:3], (1, 1, 1), rtol=1e-6)
+    assert everything.peak_inside
+    nothing = share_inside_mask(np.zeros((2, 2)), mask, (0, 0, 4, 4))
+    assert nothing.inside == nothing.area and not nothing.peak_inside
+
+
+def test_what_lies_beyond_the_window_does_not_count() -> None:
+    values = np.ones((3, 3))
+    mask = np.zeros((12, 12), bool)
+    mask[:, :4] = True
+    assert share_inside_mask(values, mask, (4, 0, 12, 12)).inside == 0
+    assert share_inside_mask(values, mask, (2, 0, 12, 12)).inside == pytest.approx(0.2)

@@ -27,9 +27,11 @@ VERBS = {
     "explain": "Show where in photos the answers of a model come from.",
     "figures": "Draw what goes on inside a model.",
     "look": "See a vision transformer think about one photo, in one offline page.",
+    "segment": "Cut objects out of photos: by points, a box, a text, or all of them.",
     "models": "List the models, or show the sheet of one.",
     "reproduce": "Do a run once more from its folder, and say whether it comes out the same.",
     "compare": "Answer which model to use on these images, how sure, and at what cost.",
+    "export": "Turn a model into ONNX files that run without regard.",
     "distil": "Teach a small model by a large one, and say what the teaching was worth.",
 }
 GLOBAL_FLAGS = ("--json", "--debug")

@@ -58,6 +58,10 @@ def check_lines(report: Any) -> list[str]:
 
 def train_lines(run: Any) -> list[str]:
     """The headline figure on validation and test images, and where the run lies."""
+    if run.config.get("task") == "segment":
+        from regard.verbs.train_masks import describe
+
+        return describe(run)
     from regard.evaluation.calibration import has_label
 
     result = run.result()
@@ -154,8 +158,10 @@ LINES: dict[str, Callable[[Any], list[str]]] = {
     "explain": own_lines,
     "figures": own_lines,
     "look": own_lines,
+    "segment": own_lines,
     "models": own_lines,
     "compare": compare_lines,
     "distil": distil_lines,
+    "export": own_lines,
     "reproduce": reproduce_lines,
 }

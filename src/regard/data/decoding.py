@@ -298,6 +298,8 @@ def _in_memory(pixels: np.ndarray) -> Opened:
 
 def _from_array(array: np.ndarray) -> np.ndarray:
     if array.dtype == np.uint8 and 0 not in array.shape:
+        if array.ndim in (2, 3):
+            _check_size(array.shape[0], array.shape[1], "array")
         if array.ndim == 3 and array.shape[2] == 3:
             return np.ascontiguousarray(array)
         if array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 1):
@@ -311,7 +313,8 @@ def _from_array(array: np.ndarray) -> np.ndarray:
 def _from_tensor(tensor: Tensor) -> np.ndarray:
     """(3, H, W) or (1, H, W), uint8 or float in 0..1."""
     tensor = tensor.detach().cpu()
-    if tensor.ndim == 3 and tensor.shape[0] in (1, 3):
+    if tensor.ndim == 3 and tensor.shape[0] in (1, 3) and 0 not in tensor.shape:
+        _check_size(tensor.shape[1], tensor.shape[2], "tensor")
         if tensor.is_floating_point() and float(tensor.min()) >= 0 and float(tensor.max()) <= 1:
             return _from_array((tensor.float() * 255).round().byte().permute(1, 2, 0).numpy())
         if str(tensor.dtype) == "torch.uint8":

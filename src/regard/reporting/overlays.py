@@ -120,7 +120,7 @@ def contact_sheet(heads: Sequence[str], rows: Sequence[tuple[Sequence[bytes | No
     heads: C names; rows: (C pictures as files, None for an empty place; C lines of text) each.
     """
     step, line = TILE + MARGIN, TEXT + 7
-    font = _font(TEXT)
+    font = letters(TEXT)
     image = Image.new("RGB", (MARGIN + step * len(heads), 2 * MARGIN + line + (step + line) * len(rows)), "white")
     draw = ImageDraw.Draw(image)
     for column, head in enumerate(heads):
@@ -138,7 +138,7 @@ def contact_sheet(heads: Sequence[str], rows: Sequence[tuple[Sequence[bytes | No
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def letters(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which matplotlib brings: names come in many alphabets."""
     import matplotlib
 

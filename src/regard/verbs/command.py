@@ -22,7 +22,7 @@ def command_line(verb: Callable[..., Any], arguments: Mapping[str, Any]) -> str:
         if name in NOT_REPEATED or value == parameter.default:
             continue
         if parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
-            words.append(_word(value))
+            words += [str(item) for item in value] if isinstance(value, tuple | list) else [_word(value)]
             continue
         words.append(f"--{name.replace('_', '-')}")
         if value is True:

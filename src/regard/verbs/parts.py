@@ -14,7 +14,7 @@ import fcntl
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -96,14 +96,7 @@ class Parts:
             chosen = manifest.pop("chosen")
         except (OSError, ValueError, KeyError):
             raise RegardError(f"{path}: damaged; remove the folder or choose another --out") from None
-        different = [name for name in wanted if manifest.get(name) != wanted[name]]
-        if different:
-            told = "; ".join(
-                f"{name} was {_short(manifest.get(name))}, is {_short(wanted[name])}" for name in different
-            )
-            raise RegardError(
-                f"{self.folder}: was begun otherwise ({told}); choose another --out, or remove the folder"
-            )
+        refuse_changes(self.folder, manifest, wanted)
         return chosen
 
     def count(self) -> Counter[str]:
@@ -158,6 +151,14 @@ class Parts:
 
     def _refused(self, error: OSError) -> RegardError:
         return RegardError(f"{self.folder}: cannot be written ({error.strerror}); make room or choose another --out")
+
+
+def refuse_changes(folder: Path, begun: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raises RegardError with what of `wanted` is not as it was when a folder was begun."""
+    different = [name for name in wanted if begun.get(name) != wanted[name]]
+    if different:
+        told = "; ".join(f"{name} was {_short(begun.get(name))}, is {_short(wanted[name])}" for name in different)
+        raise RegardError(f"{folder}: was begun otherwise ({told}); choose another --out, or remove the folder")
 
 
 def _short(value: Any) -> str:

@@ -66,19 +66,13 @@ def _labelled(loaded: LoadedModel, data: str | Path) -> tuple[ImageSet, np.ndarr
 
 
 def _of_run(model: Any) -> tuple[ImageSet, np.ndarray, np.ndarray]:
-    from regard.data.sources import open_images
-    from regard.data.splits import read_split
     from regard.runs import Run
+    from regard.verbs.run_images import images_of_run
 
     if not isinstance(model, str | Path) or not Path(model).is_dir():
         raise RegardError(f"{model}: no run folder, so it has no photos to try int8 on; name some with --calibrate")
-    run = Run.open(model)
-    config = run.config
-    data = config.get("source", {}).get("data") or config["data"]
-    target, problem = config.get("target") or (), config.get("problem", "auto")
     try:
-        images = open_images(data, run.classes, target=target, problem=problem)
-        split = read_split(run.split_path, images)
+        images, split = images_of_run(Run.open(model))
     except RegardError as error:
         raise RegardError(f"{error}; name labelled photos to try int8 on with --calibrate") from None
     return images, split.train, split.val

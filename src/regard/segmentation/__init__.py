@@ -1,0 +1,1 @@
+"""Segmenting with SAM: prompts to masks, everything mode, following, names, formats."""

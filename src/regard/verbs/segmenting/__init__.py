@@ -1,0 +1,1 @@
+"""What `segment` is made of."""
