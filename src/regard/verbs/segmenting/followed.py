@@ -41,6 +41,10 @@ class Followed:
     def cost(self) -> Cost:
         return self.prompted.cost
 
+    def check(self, place: int, height: int, width: int) -> None:
+        if place == self.first:
+            self.prompted.check(place, height, width)
+
     def ask(self, place: int, pixels: np.ndarray, on_event: OnEvent) -> Found:
         """As `Way.ask`; photos come in their order."""
         if place == self.first:

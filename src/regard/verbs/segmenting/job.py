@@ -124,6 +124,8 @@ class Job:
         """Ask a photo, and write what is made of it alone."""
         try:
             pixels = self._decoded(place)
+            height, width = pixels.shape[:2]
+            self.way.check(place, height, width)
         except RegardError as error:
             return self._failed(place, error)
         if not self._announced:

@@ -46,6 +46,10 @@ class Way(Protocol):
         """For an estimate of the time."""
         ...
 
+    def check(self, place: int, height: int, width: int) -> None:
+        """Before any work, whether what is asked lies in the photo at a place. Raises RegardError."""
+        ...
+
     def ask(self, place: int, pixels: np.ndarray, on_event: OnEvent) -> Found:
         """The masks of the photo at a place, (H, W, 3) uint8. Raises RegardError."""
         ...
@@ -73,11 +77,12 @@ class Prompted:
         crops, clicks = _grid(self.ranker.options)
         return Cost(crops, clicks + places)
 
+    def check(self, place: int, height: int, width: int) -> None:
+        for one in self.prompts(place):
+            one.check(height, width)
+
     def ask(self, place: int, pixels: np.ndarray, on_event: OnEvent) -> Found:
         asked = self.prompts(place)
-        height, width = pixels.shape[:2]
-        for one in asked:
-            one.check(height, width)
         found: dict[int, Sequence[Mask]] = {}
         said: list[str] = []
         for shape in dict.fromkeys(one.shape for one in asked if not one.text):
@@ -138,6 +143,9 @@ class All:
     def cost(self) -> Cost:
         return _grid(self.options)
 
+    def check(self, place: int, height: int, width: int) -> None:
+        """Any photo will do."""
+
     def ask(self, place: int, pixels: np.ndarray, on_event: OnEvent) -> Found:
         from regard.segmentation.everything import everything
 
@@ -157,6 +165,10 @@ class FromExplanation:
     @property
     def cost(self) -> Cost:
         return Cost(1, 1) if self.ranker is None else _grid(self.ranker.options)
+
+    def check(self, place: int, height: int, width: int) -> None:
+        if self.given is not None:
+            self.given.check(height, width)
 
     def ask(self, place: int, pixels: np.ndarray, on_event: OnEvent) -> Found:
         from regard.verbs.segmenting.explained import segment_explained
@@ -179,8 +191,6 @@ class FromExplanation:
     def _object(self, pixels: np.ndarray, on_event: OnEvent) -> np.ndarray | None:
         if self.given is None:
             return None
-        height, width = pixels.shape[:2]
-        self.given.check(height, width)
         if self.given.box is not None:
             return np.array(self.given.box)
         assert self.ranker is not None
