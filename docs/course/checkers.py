@@ -281,3 +281,28 @@ def to_windows(function: Callable[..., Any]) -> str | None:
     if near(answer, tokens.reshape(2, 6, 4, 3)):
         return "a reshape alone makes windows of 1 x 4 tokens: split rows and columns, then move the axes"
     return "the shape is right, the windows are not: window after window, row after row, and so within a window"
+
+
+@checker
+def fourier_code(function: Callable[..., Any]) -> str | None:
+    generator = torch.Generator().manual_seed(2)
+    places, G = torch.rand(5, 2, generator=generator), torch.randn(2, 3, generator=generator)
+    answer = function(places, G)
+    if wrong := shape_of(answer, (5, 6)):
+        return wrong
+
+    def code(angles: torch.Tensor) -> torch.Tensor:
+        return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+    v = 2 * torch.pi * (2 * places - 1) @ G
+    if near(answer, code(v)):
+        return None
+    if near(answer, code(2 * torch.pi * places @ G)):
+        return "places must run from -1 to 1: it is 2c - 1 that meets G"
+    if near(answer, code((2 * places - 1) @ G)):
+        return "the factor 2 pi is missing"
+    if near(answer, torch.cat([v.cos(), v.sin()], dim=1)):
+        return "sines and cosines are exchanged: the sines come first"
+    if near(answer, torch.stack([v.sin(), v.cos()], dim=2).flatten(1)):
+        return "sines and cosines alternate; here all sines come first, then all cosines"
+    return "the shape is right, the numbers are not: [sin v, cos v] with v = 2 pi (2c - 1) G"

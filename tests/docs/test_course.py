@@ -39,10 +39,10 @@ def exercises() -> list[tuple[Path, pages.Code, str]]:
     ]
 
 
-def test_there_are_fifteen_pages_and_the_overview_names_each() -> None:
+def test_there_are_sixteen_pages_and_the_overview_names_each() -> None:
     overview = (pages.COURSE / "index.md").read_text("utf-8")
     titles = [path.read_text("utf-8").split("\n", 1)[0].removeprefix("# ") for path in PAGES]
-    assert len(PAGES) == 15
+    assert len(PAGES) == 16
     for path, title in zip(PAGES, titles, strict=True):
         assert f"[{title}]({path.name})" in overview
 
@@ -132,6 +132,10 @@ def kl(p: Tensor, q: Tensor) -> Tensor:
     return F.kl_div(q.log_softmax(1), p.log_softmax(1), reduction="batchmean", log_target=True)
 
 
+def waves(angles: Tensor) -> Tensor:
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
 def unfolded(image: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
     return F.unfold(image, kernel, stride=stride, padding=padding).transpose(1, 2)
 
@@ -180,6 +184,15 @@ WRONG: list[tuple[str, Callable[..., Any], str]] = [
     ("mixup", lambda x, y, share: (x.lerp(x.flip(0), 1 - share), y.lerp(y.flip(0), 0.5)), "same share"),
     ("to_windows", lambda t, side: t.reshape(2, 6, 4, 3), "windows of 1 x 4"),
     ("to_windows", lambda t, side: t.reshape(2, 6, 4, 3).flip(1), "window after window"),
+    ("fourier_code", lambda c, G: waves(2 * torch.pi * c @ G), "from -1 to 1"),
+    ("fourier_code", lambda c, G: waves((2 * c - 1) @ G), "2 pi is missing"),
+    ("fourier_code", lambda c, G: waves(2 * torch.pi * (2 * c - 1) @ G).roll(3, 1), "exchanged"),
+    (
+        "fourier_code",
+        lambda c, G: waves(2 * torch.pi * (2 * c - 1) @ G).unflatten(1, (2, 3)).mT.flatten(1),
+        "alternate",
+    ),
+    ("fourier_code", lambda c, G: waves(2 * torch.pi * (1 - 2 * c) @ G), "numbers are not"),
     ("retrieval_precision", lambda v, labels, k: self_included(v, labels, k), "its own nearest neighbour"),
     ("retrieval_precision", lambda v, labels, k: 0.25, "got 0.250"),
 ]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from contrast import CONTRAST
+from opened import frame, opened
 from PIL import Image
 
 from regard.inference.loaded import LoadedModel, fresh_model
@@ -39,23 +39,6 @@ def made(name: str, folder: Path, side: int = 64, gain: float = 5, **options) ->
     return loaded, photo, folder / f"{name}.html"
 
 
-@contextmanager
-def opened(browser, path: Path, width: int = 1280, height: int = 860, scheme: str = "light", touch: bool = False):
-    """The page when it can be used; it may complain of nothing and ask nobody."""
-    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, has_touch=touch)
-    page = context.new_page()
-    page.set_default_timeout(20_000)
-    trouble: list[str] = []
-    page.on("console", lambda message: trouble.append(message.text))
-    page.on("pageerror", lambda error: trouble.append(str(error)))
-    page.on("request", lambda one: None if one.url.startswith(("file:", "data:")) else trouble.append(one.url))
-    page.goto(path.as_uri())
-    page.wait_for_selector("html[data-ready]")
-    yield page
-    assert trouble == []
-    context.close()
-
-
 @pytest.fixture(scope="module")
 def vit(tmp_path_factory: pytest.TempPathFactory) -> tuple[LoadedModel, Path, Path]:
     return made("vit_nano_patch4_32", tmp_path_factory.mktemp("vit"))
@@ -76,11 +59,6 @@ def point(page, row: int, column: int, grid: int = 8) -> None:
         area["x"] + (column + 0.5) / grid * area["width"], area["y"] + (row + 0.5) / grid * area["height"], steps=2
     )
     frame(page)
-
-
-def frame(page) -> None:
-    """Lets everything be drawn."""
-    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
 def number(page, selector: str) -> float:
