@@ -36,7 +36,14 @@ def make_images(count: int = 90, size: int = 16) -> ImageSet:
     return ImageSet("made", ids, labels.astype(np.int64), CLASSES, ("",) * count, list(pixels))
 
 
-NOT_ALWAYS = {"report.html", "trials.json", "not-finite.safetensors", "unknown.json", "unknown.safetensors"}
+NOT_ALWAYS = {
+    "report.html",
+    "trials.json",
+    "not-finite.safetensors",
+    "unknown.json",
+    "unknown.safetensors",
+    "masks.csv",
+}
 IMAGES = make_images()
 SPLIT = Split(np.arange(0, 54), np.arange(54, 72), np.arange(72, 90), ("cut for the test",))
 RECIPE = Recipe(

@@ -16,6 +16,7 @@ track/                what a tracker draws
 not-finite.safetensors   the batch at which training stopped because a loss or gradient was not finite
 trials.json           learning rates that were tried before the run, with what each scored on validation
 unknown.json          with unknown.safetensors: how unknown photos are told from known ones, where some were given
+masks.csv             of a segmenter: each held-out object, and how well it was found before and after
 result.json           cost, temperature, thresholds; written last: its presence means "finished"
 """
 
@@ -51,6 +52,7 @@ FILES = (
     "not-finite.safetensors",
     "unknown.safetensors",
     "unknown.json",
+    "masks.csv",
     "result.json",
     "report.html",
 )

@@ -152,7 +152,7 @@ def _fit(job: Job, resume: bool, interrupts: Interrupts) -> Callable[[], Fitted]
     trainable = sum(p.numel() for p in trainee.module.parameters() if p.requires_grad)
 
     def keep_snapshot(step: int, module: nn.Module) -> None:
-        _save(run.snapshot_path(step), settled_state(loaded, trainee, module), loaded.name)
+        save_weights(run.snapshot_path(step), settled_state(loaded, trainee, module), loaded.name)
 
     def keep_bad(batch: Batch) -> Path:
         return keep_batch(run.bad_batch_path, batch, [job.images.ids[int(row)] for row in batch.rows])
@@ -335,7 +335,7 @@ def _finish(job: Job, fitted: Fitted, deterministic: bool) -> None:
     loaded.unsure_below = unsure_threshold(fitted.val, loaded.temperature)
     if fitted.val.problem == "multi_label":
         loaded.thresholds = fit_thresholds(fitted.val, loaded.temperature)
-    _save(job.run.weights_path, loaded.model.state_dict(), loaded.name)
+    save_weights(job.run.weights_path, loaded.model.state_dict(), loaded.name)
     job.run.write_predictions({"val": fitted.val, "test": fitted.test}, job.recipe.seed, job.fraction)
     job.run.write_result(
         {
@@ -359,7 +359,8 @@ def _finish(job: Job, fitted: Fitted, deterministic: bool) -> None:
     shutil.rmtree(States(job.run.folder).previous, ignore_errors=True)  # a finished run needs no second state
 
 
-def _save(path: Path, state: Mapping[str, Tensor], architecture: str) -> None:
+def save_weights(path: Path, state: Mapping[str, Tensor], architecture: str) -> None:
+    """Write weights with the name of their model; RegardError where the disk refuses."""
     try:
         path.parent.mkdir(exist_ok=True)
         save_state(path, state, {"architecture": architecture})

@@ -1,13 +1,15 @@
-"""`regard train`: one model on one folder of labelled images."""
+"""`regard train`: one model on one folder of labelled images, or of images with masks."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from regard.errors import RegardError
 from regard.results import ProblemChoice
 from regard.verbs.command import command_line
 from regard.verbs.events import OnEvent, silent
@@ -26,6 +28,10 @@ def train(
     *,
     model: str | LoadedModel | nn.Module,
     out: str | Path,
+    task: Literal["classify", "segment"] = "classify",
+    tune: Literal["decoder", "all"] | None = None,
+    objects: int = 8,
+    rounds: int = 3,
     target: tuple[str, ...] = (),
     problem: ProblemChoice = "auto",
     group: str | None = None,
@@ -79,16 +85,22 @@ def train(
 ) -> Run:
     """Train a classifier on a folder of labelled images.
 
-    A table may also give several labels a photo, numbers, or boxes. The data are checked first (`regard check`).
+    With --task segment, a segmenter on images with masks: the report has mean and boundary IoU of held-out objects
+    before and after. A table may also give several labels a photo, numbers, or boxes. The data are checked first
+    (`regard check`).
     Nothing but --model and --out is needed: the split, the preprocessing and the recipe follow from the data and the
     model, and are written to the run folder with the weights, the answers and a report. What is left out below is
     decided by the recipe of the model's family and the amount of data.
 
     Args:
         data: class folders (with or without train/val/test), a CSV or Parquet table (path, label columns),
-            torchvision:NAME, or digits
+            torchvision:NAME, or digits; to segment, a folder with images/ and masks/, a COCO file, or scenes:NUMBER
         model: a name, a name with a weights tag, timm:NAME, or a run folder to go on from
         out: run folder to make
+        task: classify learns labels, segment the masks of objects from points and boxes
+        tune: of a segmenter, decoder leaves the image encoder as it is, all trains everything
+        objects: for --task segment, of each image in a batch
+        rounds: for --task segment, prompts in a row for each object, those after the first where the mask was wrong
         target: label columns of a table: one of classes, of several labels (a|b) or of numbers; several of 0 and 1 or
             of numbers; four of a box
         problem: what the labels are; auto decides by what they hold, and says so
@@ -147,6 +159,14 @@ def train(
     """
     arguments = locals().copy()
     command = command_line(train, arguments)
+    given = frozenset(name for name, one in signature(train).parameters.items() if arguments[name] != one.default)
+    if task == "segment":
+        from regard.verbs.train_masks import train_masks
+
+        return train_masks(arguments, given, command)
+    for name in ("tune", "objects", "rounds"):
+        if name in given:
+            raise RegardError(f"--{name}: belongs to --task segment; leave it out")
 
     from regard.runs.run import Run
     from regard.training.processes import join
