@@ -18,7 +18,7 @@ PART_RADII = (0.45, 0.65)  # of a part, as shares of the radius of what it lies 
 DEPTH = 2  # of shapes in each other
 SMALLEST = 0.015  # visible share of the image from which a shape counts as an object
 VISIBLE = 0.5  # share of a shape that others must leave visible
-CONTRAST = 90.0  # grey levels between neighbours' colours, as a distance in RGB
+CONTRAST = 110.0  # grey levels between neighbours' colours, as a distance in RGB
 ANGLES = 512  # entries of an outline
 
 
@@ -169,5 +169,5 @@ def _textured(rng: np.random.Generator, colour: np.ndarray, grid: np.ndarray) ->
     else:
         pattern = rng.standard_normal(x.shape, np.float32)
     light = np.float32(rng.uniform(-0.1, 0.1)) * along
-    tint = (rng.uniform(0.5, 1.0, 3) * rng.uniform(6, 20)).astype(np.float32)
+    tint = (rng.uniform(0.5, 1.0, 3) * rng.uniform(4, 14)).astype(np.float32)
     return colour.astype(np.float32) + light[..., None] + pattern[..., None] * tint

@@ -420,7 +420,7 @@ SIZES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "global_blocks": (1, 3),
             "window": 8,
             "dim": 64,
-            "decoder_heads": 2,
+            "decoder_heads": 1,
             "decoder_hidden": 128,
         },
     }

@@ -47,7 +47,7 @@ OnEvent = Callable[[Event], None]
 Tune = Literal["decoder", "all"]
 WATCH = "val/click_iou"
 MOST_VAL = 200  # validation images that choose the weights
-SMALL_KIND, SMALL_IMAGE, STRONG_KEYS, STRONG_ALIKE = 0.1, 0.2, 3.0, 2.0  # times PyTorch's first weights (docs/log.md)
+SMALL_KIND, SMALL_IMAGE, STRONG_KEYS, STRONG_ALIKE = 0.1, 0.05, 3.0, 2.0  # times PyTorch's first weights (docs/log.md)
 
 
 @dataclass(frozen=True)
