@@ -48,7 +48,8 @@ def test_predict_gives_what_the_package_gives(segmenter, package, height, width,
         found = segmenter.predict(**asked, multimask_output=multimask, return_logits=True)
         for ours, theirs in zip(found, logits, strict=True):
             assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
-            np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
+            # An estimate of IoU is of the order of 1; a single one may lie near 0.
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * max(np.abs(theirs).max(), 0.1))
         theirs = package.predict(**asked, multimask_output=multimask)[0]
         ours = segmenter.predict(**asked, multimask_output=multimask)[0]
         decided = np.abs(logits[0]) > 1e-5 * np.abs(logits[0]).max()  # else float32 rounds it to either side

@@ -10,9 +10,9 @@ from regard.training.environment import environment
 def test_the_peak_is_the_peak():
     reset_peak_memory()
     before = peak_memory_mb()
-    block = torch.ones(50_000_000)  # 200 MB
+    block = torch.ones(150_000_000)  # 600 MB: memory that other tests gave back may hold a part of them
     del block
-    assert 150 < peak_memory_mb() - before < 400
+    assert 300 < peak_memory_mb() - before < 1000
 
 
 def test_speed_is_measured_in_evaluation_mode():
