@@ -286,7 +286,6 @@ def test_a_new_model_looks_for_a_point_where_it_lies() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.long
 def test_a_minute_of_training_finds_objects(tmp_path: Path) -> None:
     run = train("scenes:1400", task="segment", model="sam_nano_128", out=tmp_path / "run", minutes=1, rounds=1)
     before, after = run.facts["before"], run.facts["after"]
