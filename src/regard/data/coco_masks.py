@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
+from regard.data.coco import coco_annotations, coco_folders, coco_images, read_coco
 from regard.data.decoding import open_image
 from regard.data.tables import some
 from regard.errors import RegardError
@@ -63,18 +63,13 @@ def drawn(outline: Outline) -> RunLengths:
 def list_coco(path: Path) -> CocoListing:
     """The images and objects of an instance file; RegardError in one line where it is none, or names missing images.
 
-    Images are looked for beside the file, in images/ there, in the folders of the file's parent, and where info.images
-    says, as `regard segment` writes it.
+    Images are looked for in `regard.data.coco.coco_folders`.
     """
-    document = _read(path)
-    images = {
-        entry["id"]: entry for entry in _entries(document, "images", ("id", "file_name", "height", "width"), path)
-    }
+    document = read_coco(path)
+    images = coco_images(document, path)
     objects: dict[Any, list[Outline]] = {}
     crowds = shapeless = 0
-    for entry in _entries(document, "annotations", ("image_id",), path):
-        if entry["image_id"] not in images:
-            raise RegardError(f"{path}: an annotation is of image {entry['image_id']!r}, which is not among its images")
+    for entry in coco_annotations(document, images, ("image_id",), path):
         if entry.get("iscrowd"):
             crowds += 1
         elif not entry.get("segmentation"):
@@ -87,9 +82,7 @@ def list_coco(path: Path) -> CocoListing:
         raise RegardError(
             f"{path}: no object with a segmentation; expected COCO's instances with polygons or run lengths"
         )
-    info = document.get("info")
-    named = str(info.get("images") or "") if isinstance(info, dict) else ""
-    files = _files(path, [entry["file_name"] for entry in used], named)
+    files = _files(path, [entry["file_name"] for entry in used], document)
     for entry, file in zip(used, files, strict=True):
         opened = open_image(file)
         if (opened.height, opened.width) != (entry["height"], entry["width"]):
@@ -111,29 +104,6 @@ def list_coco(path: Path) -> CocoListing:
         twice = next(id_ for id_ in ids if ids.count(id_) > 1)
         raise RegardError(f"{path}: {twice}: two images have this file name; give each its own")
     return CocoListing(ids, files, [tuple(objects[entry["id"]]) for entry in used], tuple(notes))
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise RegardError(f"{path}: cannot be read ({reason}); expected a COCO file") from None
-    if not isinstance(document, dict) or not {"images", "annotations"} <= document.keys():
-        raise RegardError(f"{path}: no COCO file: it needs the lists images and annotations")
-    return document
-
-
-def _entries(document: Mapping[str, Any], name: str, needed: Sequence[str], path: Path) -> list[dict[str, Any]]:
-    """The entries of a list, each a dictionary with what is needed."""
-    entries = document[name]
-    if not isinstance(entries, list):
-        raise RegardError(f"{path}: {name} is no list; expected a COCO file")
-    for number, entry in enumerate(entries):
-        missing = [key for key in needed if key not in entry] if isinstance(entry, dict) else list(needed)
-        if missing:
-            raise RegardError(f"{path}: {name} {number}: lacks {some(missing)}; expected a COCO file")
-    return entries
 
 
 def _outline(entry: Mapping[str, Any], image: Mapping[str, Any], path: Path) -> Outline:
@@ -158,17 +128,10 @@ def _outline(entry: Mapping[str, Any], image: Mapping[str, Any], path: Path) -> 
         raise RegardError(f"{where}: its segmentation is neither polygons nor run lengths") from None
 
 
-def _files(path: Path, names: Sequence[str], named: str) -> list[Path]:
-    """The image files, in the folder `named`, relative to the file's, or in one of those where they usually lie.
-
-    Raises RegardError with those that are missing.
-    """
-    near = path.resolve().parent
-    roots = [near, near / "images", near.parent, near.parent / "images"]
-    roots += [near.parent / path.stem.removeprefix("instances_"), near / path.stem.removeprefix("instances_")]
-    roots += [near / named] if named else []
+def _files(path: Path, names: Sequence[str], document: Mapping[str, Any]) -> list[Path]:
+    """The image files, all in one of the folders where they may lie; RegardError with those that are missing."""
     missing: list[list[str]] = []
-    for root in roots:
+    for root in (roots := coco_folders(path, document)):
         absent = [name for name in names if not (root / name).is_file()]
         if not absent:
             return [root / name for name in names]

@@ -107,8 +107,8 @@ def explain(
         target: the class that the maps are of: top1 is the model's own answer, true the class of the folder that a
             photo lies in, else the name of a class, of a label, or of a column of numbers
         against: another model beside it: a run folder, a name, or timm:NAME
-        boxes: table (path, x0, y0, x1, y1, perhaps class) of the objects, a row each, in pixels of the photo: how much
-            of each map lies inside, beside what the area and a map of the centre would give
+        boxes: table (path, x0, y0, x1, y1, perhaps class) of the objects, a row each, in pixels of the photo, or COCO's
+            JSON: how much of each map lies inside, beside what the area and a map of the centre would give
         score: measure on up to 50 of the photos whether each method is better than a random map and a map of the
             centre, and whether its maps change with the weights and with the class (OUT/score)
         weights: weights file to use in place of a download

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 from pathlib import Path
 
@@ -87,7 +88,7 @@ def test_boxes_are_read_in_the_ways_of_tables(photos: Path) -> None:
     np.testing.assert_allclose(found.of[ids[0]], [[0.25, 0, 0.5, 0.5], [0, 0, 1, 1]])
     assert found.classes[ids[0]] == ("dark", "bright")
     assert found.named
-    assert "2 boxes of 1 photos, in pixels; 1 photos have none; 1 photos of the table are not among those" in found.note
+    assert "2 boxes of 1 photos, in pixels; 1 photos have none; 1 of its photos are not among those" in found.note
     shares = read_boxes(table(photos, "path,x0,y0,x1,y1\n1.png,0.1,0.2,0.3,0.4\n"), ids, files, ("bright",))
     np.testing.assert_allclose(shares.of[ids[1]], [[0.1, 0.2, 0.3, 0.4]])
     assert not shares.named
@@ -110,6 +111,59 @@ def test_boxes_are_read_in_the_ways_of_tables(photos: Path) -> None:
 def test_a_table_that_is_no_table_of_boxes(model: LoadedModel, photos: Path, text: str, match: str) -> None:
     with pytest.raises(RegardError) as error:
         explain(model, sorted(photos.glob("*.png")), out=photos / "out", boxes=table(photos, text))
+    assert match in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (photos / "out").exists()
+
+
+def coco(photos: Path, *annotations: dict, **changed: object) -> Path:
+    images = [{"id": 10 + n, "file_name": f"{n}.png", "height": 64, "width": 64} for n in (0, 1, 7)]
+    document = {
+        "images": images,
+        "annotations": [{"image_id": 10, "category_id": 1, **one} for one in annotations],
+        "categories": [{"id": 1, "name": "dark"}, {"id": 2, "name": "zebra"}],
+    }
+    (photos / "annotations").mkdir(exist_ok=True)
+    path = photos / "annotations" / "instances_val.json"
+    path.write_text(json.dumps(document | changed))
+    return path
+
+
+def test_boxes_of_coco_are_left_top_width_height_in_pixels(photos: Path) -> None:
+    files = sorted(photos.glob("*.png"))
+    ids = [str(file) for file in files]
+    whole, beyond = {"bbox": [16, 0, 16, 32]}, {"image_id": 11, "bbox": [32, 32, 40, 32.5]}
+    gone, crowd, strange = (
+        {"bbox": [70, 0, 9, 9]},
+        {"bbox": [0, 0, 9, 9], "iscrowd": 1},
+        {"image_id": 17, "bbox": [0] * 4},
+    )
+    found = read_boxes(coco(photos, whole, beyond, gone, crowd, strange), ids, files, ("bright", "dark"))
+    np.testing.assert_allclose(found.of[ids[0]], [[0.25, 0, 0.5, 0.5]])
+    np.testing.assert_allclose(found.of[ids[1]], [[0.5, 0.5, 1, 1]])
+    assert found.named and found.classes == {ids[0]: ("dark",), ids[1]: ("dark",)}
+    assert "2 boxes of 2 photos, in pixels; 1 of its photos are not among those given" in found.note
+    other = read_boxes(coco(photos, whole, {"bbox": [0, 0, 9, 9], "category_id": 2}), ids, files, ("bright", "dark"))
+    assert not other.named and len(other.of[ids[0]]) == 2
+    assert "categories that are no classes of the model: every box counts" in other.note
+
+
+@pytest.mark.parametrize(
+    ("annotation", "changed", "match"),
+    [
+        ({"bbox": [1, 2, 3]}, {}, "annotation (no id): its bbox is [1, 2, 3]; expected left, top, width, height"),
+        ({"bbox": [1, 2, 3, "x"], "id": 4}, {}, "annotation 4: its bbox is"),
+        ({"bbox": [1, 2, 3, 4], "image_id": 5}, {}, "an annotation is of image 5, which is not among its images"),
+        ({}, {}, "annotations 0: lacks bbox"),
+        ({"bbox": [1, 2, 3, 4]}, {"images": 3}, "images is no list"),
+        ({"bbox": [1, 2, 3, 4]}, {"images": [], "annotations": []}, "none of the 2 photos given is among its 0 images"),
+    ],
+)
+def test_a_file_that_is_no_coco_of_these_photos(
+    model: LoadedModel, photos: Path, annotation: dict, changed: dict, match: str
+) -> None:
+    with pytest.raises(RegardError) as error:
+        explain(model, sorted(photos.glob("*.png")), out=photos / "out", boxes=coco(photos, annotation, **changed))
     assert match in str(error.value)
     assert "\n" not in str(error.value)
     assert not (photos / "out").exists()

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -53,19 +53,60 @@ class Boxes:
         return shares[(shares[:, 2] > shares[:, 0]) & (shares[:, 3] > shares[:, 1])]
 
 
-def read_boxes(path: str | Path, ids: Sequence[str], files: Sequence[Path], classes: Sequence[str]) -> Boxes:
-    """The boxes of a table (path, four columns of a box, perhaps class), a row each, for the photos given.
+class _Given(NamedTuple):
+    """Boxes of a file, one after the other, of photos given.
 
-    Paths are relative to the table; boxes are pixels of the upright photo, or shares. classes: those of the models.
-    Raises RegardError for rows that are malformed, and where no row is about a photo given.
+    ids: of the photo of each; shares: (N, 4), NaN where the photo cannot be read; names: classes of each, or empty;
+    unit: what they were there; strangers: how many photos of the file were not given.
     """
+
+    ids: Sequence[str]
+    shares: np.ndarray
+    names: Sequence[str]
+    unit: str
+    strangers: int
+
+
+def read_boxes(path: str | Path, ids: Sequence[str], files: Sequence[Path], classes: Sequence[str]) -> Boxes:
+    """The boxes of the photos given: of a table (path, four columns of a box, perhaps class), a row each, or of COCO.
+
+    Paths are relative to the table, or lie where COCO's usually do; boxes are pixels of the upright photo, or shares of
+    it. classes: those of the models; categories of COCO that are none of them leave all boxes without a class. Raises
+    RegardError for rows that are malformed, and where none is about a photo given.
+    """
+    path = Path(path)
+    given = (
+        _of_coco(path, ids, files, classes) if path.suffix.lower() == ".json" else _of_table(path, ids, files, classes)
+    )
+    found: dict[str, list[np.ndarray]] = {}
+    named: dict[str, list[str]] = {}
+    for number, id_ in enumerate(given.ids):
+        if np.isfinite(given.shares[number]).all():  # else the photo cannot be read, and is named when it is looked at
+            found.setdefault(id_, []).append(given.shares[number])
+            named.setdefault(id_, []).append(given.names[number] if given.names else "")
+    count = f"{len(given.ids):,} boxes of {len(found):,} photos, in {given.unit}"
+    without = len(ids) - len(set(given.ids))
+    rest = [f"{without:,} photos have none"] if without else []
+    if given.strangers:
+        rest.append(f"{given.strangers:,} of its photos are not among those given and are passed over")
+    return Boxes(
+        {id_: np.stack(rows) for id_, rows in found.items()},
+        {id_: tuple(names) for id_, names in named.items()},
+        bool(given.names),
+        "; ".join([f"{path}: {count}", *rest]),
+    )
+
+
+def _of_table(path: Path, ids: Sequence[str], files: Sequence[Path], classes: Sequence[str]) -> _Given:
     from regard.data.boxes import BOX, box_columns, box_shares
     from regard.data.tables import TABLE_SUFFIXES, posix_id, read_table, some
 
-    path = Path(path)
     if path.suffix.lower() not in TABLE_SUFFIXES or not path.is_file():
         what = "is no table" if path.exists() else "no such file"
-        raise RegardError(f"{path}: {what}; expected CSV, TSV or Parquet with path, {', '.join(BOX)} and perhaps class")
+        raise RegardError(
+            f"{path}: {what}; expected CSV, TSV or Parquet with path, {', '.join(BOX)} and perhaps class, or COCO's "
+            "JSON"
+        )
     table = read_table(path)
     place, columns = table.known("path"), box_columns(table.names)
     if place is None or columns is None:
@@ -74,37 +115,74 @@ def read_boxes(path: str | Path, ids: Sequence[str], files: Sequence[Path], clas
             f"columns found: {some(table.names) or 'none'}"
         )
     known = {os.path.realpath(file): id_ for id_, file in zip(ids, files, strict=True)}
-    given = [known.get(os.path.realpath(path.parent / name), "") for name in table.text(place)]
-    rows = [row for row, id_ in enumerate(given) if id_]
-    strangers = len({name for name, id_ in zip(table.text(place), given, strict=True) if not id_})
+    of_row = [known.get(os.path.realpath(path.parent / name), "") for name in table.text(place)]
+    rows = [row for row, id_ in enumerate(of_row) if id_]
+    strangers = len({name for name, id_ in zip(table.text(place), of_row, strict=True) if not id_})
     if not rows:
-        first = f" (first: {posix_id(path.parent / table.text(place)[0])})" if given else ""
+        first = f" (first: {posix_id(path.parent / table.text(place)[0])})" if of_row else ""
         raise RegardError(
             f"{path}: none of the {len(ids):,} photos given is among the {strangers:,} of the table{first}; "
             "its paths are relative to the folder of the table"
         )
     corners = _corners(table, columns, rows)
-    place_of = dict(zip(ids, files, strict=True))
+    file_of = dict(zip(ids, files, strict=True))
     shares, unit = box_shares(
-        path, corners, columns.sizes, [place_of[given[row]] for row in rows], [r + 2 for r in rows]
+        path, corners, columns.sizes, [file_of[of_row[row]] for row in rows], [r + 2 for r in rows]
     )
-    names = _names(table, rows, classes)
-    found: dict[str, list[np.ndarray]] = {}
-    named: dict[str, list[str]] = {}
-    for number, row in enumerate(rows):
-        if np.isfinite(shares[number]).all():  # else the photo cannot be read, and is named when it is looked at
-            found.setdefault(given[row], []).append(shares[number])
-            named.setdefault(given[row], []).append(names[number] if names else "")
-    count = f"{len(rows):,} boxes of {len(found):,} photos, in {unit}"
-    without = len(ids) - len({given[row] for row in rows})
-    rest = [f"{without:,} photos have none"] if without else []
-    rest += [f"{strangers:,} photos of the table are not among those given and are passed over"] if strangers else []
-    return Boxes(
-        {id_: np.stack(rows) for id_, rows in found.items()},
-        {id_: tuple(names) for id_, names in named.items()},
-        bool(names),
-        "; ".join([f"{path}: {count}", *rest]),
+    return _Given([of_row[row] for row in rows], shares, _names(table, rows, classes), unit, strangers)
+
+
+def _of_coco(path: Path, ids: Sequence[str], files: Sequence[Path], classes: Sequence[str]) -> _Given:
+    """Of an instance file: crowds, and boxes of which nothing lies in the image, are left out."""
+    from regard.data.coco import coco_annotations, coco_folders, coco_images, read_coco
+
+    document = read_coco(path)
+    images = coco_images(document, path)
+    known = {os.path.realpath(file): id_ for id_, file in zip(ids, files, strict=True)}
+    folders = coco_folders(path, document)
+    places = {
+        key: [os.path.realpath(folder / str(entry["file_name"])) for folder in folders] for key, entry in images.items()
+    }
+    photo = {key: next((known[at] for at in some if at in known), "") for key, some in places.items()}
+    if not any(photo.values()):
+        raise RegardError(
+            f"{path}: none of the {len(ids):,} photos given is among its {len(images):,} images; looked for them in "
+            f"{', '.join(map(str, folders))}"
+        )
+    used, shares = [], []
+    for entry in coco_annotations(document, images, ("image_id", "bbox", "category_id"), path):
+        image = images[entry["image_id"]]
+        if photo[entry["image_id"]] and not entry.get("iscrowd"):
+            box = _share(entry, image, path)
+            if box[2] > box[0] and box[3] > box[1]:
+                used.append(entry)
+                shares.append(box)
+    names = {one.get("id"): str(one.get("name")) for one in document.get("categories") or () if isinstance(one, dict)}
+    labels = [names.get(entry["category_id"], "") for entry in used]
+    known_classes = set(labels) <= set(classes)
+    return _Given(
+        [photo[entry["image_id"]] for entry in used],
+        np.array(shares, np.float64).reshape(-1, 4),
+        labels if known_classes else [],
+        "pixels" if known_classes else "pixels, of categories that are no classes of the model: every box counts",
+        sum(not id_ for id_ in photo.values()),
     )
+
+
+def _share(entry: dict[str, Any], image: dict[str, Any], path: Path) -> np.ndarray:
+    """(4,) left, top, right, bottom as shares of the image, cut at its edges."""
+    try:
+        left, top, width, height = (float(value) for value in entry["bbox"])
+        sides = np.array([image["width"], image["height"]] * 2, np.float64)
+        found = np.array([left, top, left + width, top + height]) / np.where(sides > 0, sides, np.nan)
+    except (TypeError, ValueError):
+        found = np.full(4, np.nan)
+    if not np.isfinite(found).all():
+        raise RegardError(
+            f"{path}: annotation {entry.get('id', '(no id)')}: its bbox is {entry['bbox']!r}; expected left, top, "
+            "width, height in pixels"
+        )
+    return found.clip(0, 1)
 
 
 def _corners(table: Table, columns: BoxColumns, rows: Sequence[int]) -> np.ndarray:
