@@ -72,13 +72,22 @@ def test_a_listener_changes_neither_the_answer_nor_the_gradients(tile: int, monk
 
 
 @torch.no_grad()
-def test_windows_hold_what_lies_in_them_and_zeros_beyond_the_map() -> None:
-    x = 1 + torch.rand(2, 5, 7, 3)
-    windows = to_windows(x, 4)  # of 2 x 2 windows
+def test_windows_hold_what_lies_in_them_and_the_filling_beyond_the_map() -> None:
+    x, fill = 1 + torch.rand(2, 5, 7, 3), torch.tensor([-1.0, -2.0, -3.0])
+    windows = to_windows(x, 4, fill)  # of 2 x 2 windows
     assert windows.shape == (8, 4, 4, 3)
-    assert torch.equal(windows[4 + 1, :, :3], x[1, :4, 4:]) and not windows[4 + 1, :, 3].any()
-    assert torch.equal(windows[2, 0], x[0, 4, :4]) and not windows[2, 1:].any()
+    assert torch.equal(windows[4 + 1, :, :3], x[1, :4, 4:]) and (windows[4 + 1, :, 3] == fill).all()
+    assert torch.equal(windows[2, 0], x[0, 4, :4]) and (windows[2, 1:] == fill).all()
     assert torch.equal(from_windows(windows, (5, 7)), x)
+
+
+@torch.no_grad()
+def test_in_windows_it_is_as_if_the_map_had_been_filled_with_zeros_first() -> None:
+    whole, cut = attention(4, 4), Attention(HEADS * WIDTH, HEADS, (5, 7), window=4).double()
+    cut.load_state_dict(whole.state_dict())
+    x = torch.randn(2, 5, 7, HEADS * WIDTH, dtype=torch.float64)
+    windows = to_windows(x, 4, torch.zeros(HEADS * WIDTH))
+    torch.testing.assert_close(cut(x), from_windows(whole(windows), (5, 7)))
 
 
 @torch.no_grad()

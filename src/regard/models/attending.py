@@ -82,9 +82,9 @@ def attention_layers(model: nn.Module) -> tuple[AttentionLayer, ...]:
             heads = module.attn.num_heads
             found.append(AttentionLayer(f"{name}.attn", module.grid, 0, heads, windows))
         elif isinstance(module, ViTDetBlock):
-            side = module.window
-            windows = _filled_windows(module.grid, (side, side)) if side else None
-            found.append(AttentionLayer(f"{name}.attn", module.grid, 0, module.attn.num_heads, windows))
+            attention = module.attn
+            windows = _filled_windows(attention.grid, attention.sides) if attention.window else None
+            found.append(AttentionLayer(f"{name}.attn", attention.grid, 0, attention.num_heads, windows))
         elif isinstance(module, RelativeAttention):
             found.append(AttentionLayer(name, module.grid, 0, module.num_heads))
         elif isinstance(module, T2TViT):

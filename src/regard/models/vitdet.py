@@ -28,7 +28,6 @@ attn.v, attn.pattern ((B*windows, H, n, n) in windows), mlp.hidden, tokens.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from regard.errors import RegardError
@@ -62,37 +61,44 @@ class Mlp(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention among the tokens of maps (B, h, w, D) of one size, with decomposed relative positions.
+    """Self-attention of maps (B, h, w, D) of size `grid`, with decomposed relative positions.
 
-    Taps: q, k, v (B, H, h*w, D/H) and pattern (B, H, h*w, h*w), computed only while somebody listens to it.
+    window: tokens per side of the squares that are cut out of the map and see only themselves; 0 for the whole map.
+    With B' squares of n tokens, taps: q, k, v (B', H, n, D/H) and pattern (B', H, n, n), computed only while somebody
+    listens to it.
     """
 
-    def __init__(self, dim: int, num_heads: int, grid: tuple[int, int]) -> None:
+    def __init__(self, dim: int, num_heads: int, grid: tuple[int, int], window: int = 0) -> None:
         super().__init__()
         if dim % num_heads:
             raise RegardError(f"num_heads={num_heads}: does not divide the width {dim}; choose a divisor")
-        self.num_heads, self.grid = num_heads, grid
+        self.num_heads, self.grid, self.window = num_heads, grid, window
+        self.sides = (window, window) if window else grid
         self.qkv = nn.Linear(dim, 3 * dim)
-        self.rel_pos_h = nn.Parameter(torch.zeros(2 * grid[0] - 1, dim // num_heads))
-        self.rel_pos_w = nn.Parameter(torch.zeros(2 * grid[1] - 1, dim // num_heads))
+        self.rel_pos_h = nn.Parameter(torch.zeros(2 * self.sides[0] - 1, dim // num_heads))
+        self.rel_pos_w = nn.Parameter(torch.zeros(2 * self.sides[1] - 1, dim // num_heads))
         self.q, self.k, self.v, self.pattern = Tap(), Tap(), Tap(), Tap()
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, h, w, D)
-        qkv = self.qkv(x.flatten(1, 2)).unflatten(2, (3, self.num_heads, -1))  # (B, N, 3, H, D/H)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).contiguous().unbind(0)  # each (B, H, N, D/H)
+        qkv = self.qkv(x)  # (B, h, w, 3 D)
+        if self.window:
+            qkv = to_windows(qkv, self.window, self.qkv.bias)  # filled with zeros before q, k and v
+        qkv = qkv.flatten(1, 2).unflatten(2, (3, self.num_heads, -1))  # (B', N, 3, H, D/H)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).contiguous().unbind(0)  # each (B', H, N, D/H)
         q, k, v = self.q(q), self.k(k), self.v(v)
         rows, columns = self._distances(q)
         if self.pattern.listening:
-            logits = q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1) + _pairs(rows, columns)  # (B, H, N, N)
+            logits = q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1) + _pairs(rows, columns)  # (B', H, N, N)
             z = self.pattern(logits.softmax(dim=-1)) @ v
         else:
             z = _attend(*(part.flatten(0, 1) for part in (q, k, v, rows, columns))).unflatten(0, q.shape[:2])
-        return self.proj(z.transpose(1, 2).flatten(2)).unflatten(1, self.grid)  # (B, h, w, D)
+        z = z.transpose(1, 2).flatten(2).unflatten(1, self.sides)  # (B', ., ., D)
+        return self.proj(from_windows(z, self.grid) if self.window else z)  # (B, h, w, D)
 
     def _distances(self, q: Tensor) -> tuple[Tensor, Tensor]:
-        """What each query adds for keys in each row, (B, H, N, h), and in each column, (B, H, N, w)."""
-        by_place = q.unflatten(2, self.grid)  # (B, H, h, w, d)
+        """What each query adds for keys in each row, (B', H, N, h), and in each column, (B', H, N, w)."""
+        by_place = q.unflatten(2, self.sides)  # (B', H, h, w, d)
         rows = torch.einsum("bnyxd,ykd->bnyxk", by_place, _by_distance(self.rel_pos_h))
         columns = torch.einsum("bnyxd,xkd->bnyxk", by_place, _by_distance(self.rel_pos_w))
         return rows.flatten(2, 3), columns.flatten(2, 3)
@@ -131,10 +137,13 @@ def _slices(length: int, step: int) -> list[slice]:
     return [slice(start, start + step) for start in range(0, length, step)]
 
 
-def to_windows(x: Tensor, side: int) -> Tensor:
-    """(B, h, w, D) -> (B*W, side, side, D), row after row of windows; zeros fill the map at its right and bottom."""
-    height, width = x.shape[1:3]
-    x = F.pad(x, (0, 0, 0, -width % side, 0, -height % side))
+def to_windows(x: Tensor, side: int, fill: Tensor) -> Tensor:
+    """(B, h, w, D) -> (B*W, side, side, D), row after row of windows; beyond right and bottom is `fill` (D,)."""
+    batch, height, width, _ = x.shape
+    if height % side or width % side:
+        filled = fill.to(x.dtype).expand(batch, height + -height % side, width + -width % side, -1).clone()
+        filled[:, :height, :width] = x
+        x = filled
     x = x.unflatten(1, (-1, side)).unflatten(3, (-1, side))  # (B, rows, side, columns, side, D)
     return x.transpose(2, 3).flatten(0, 2)
 
@@ -152,19 +161,14 @@ class Block(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, grid: tuple[int, int], window: int) -> None:
         super().__init__()
-        self.window, self.grid = window, grid
         self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.attn = Attention(dim, num_heads, (window, window) if window else grid)
+        self.attn = Attention(dim, num_heads, grid, window)
         self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
         self.mlp = Mlp(dim, MLP_RATIO * dim, nn.GELU())
         self.tokens = Tap()
 
     def forward(self, x: Tensor) -> Tensor:
-        normed = self.norm1(x)
-        if self.window:
-            x = x + from_windows(self.attn(to_windows(normed, self.window)), self.grid)
-        else:
-            x = x + self.attn(normed)
+        x = x + self.attn(self.norm1(x))
         return self.tokens(x + self.mlp(self.norm2(x)))
 
 

@@ -170,7 +170,7 @@ def _fit_map(model: nn.Module, own: State, state: State) -> list[str]:
     rows, columns = theirs.shape[1:3]
     moved = resample_positions(theirs.flatten(1, 2), new, prefix=0, old_grid=(rows, columns))
     state[name] = moved.unflatten(1, new)
-    seeing_all = [layer for layer, block in model.named_modules() if isinstance(block, Block) and not block.window]
+    seeing_all = [layer for layer, block in model.named_modules() if isinstance(block, Block) and not block.attn.window]
     for layer in seeing_all:
         for table, side in zip(DISTANCES, new, strict=True):
             distances = f"{layer}.attn.{table}"
