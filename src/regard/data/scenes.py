@@ -1,7 +1,7 @@
 """Scenes of overlapping, textured shapes with the mask of each: something to learn segmenting from, made on the spot.
 
-Some shapes carry a part of another colour, so that one click is as ambiguous as on a photo: the whole, or its part. A
-scene is a function of (seed, number) alone.
+Some shapes carry a part of another colour on one side, so that one click is as ambiguous as on a photo: the whole, or
+its part. A scene is a function of (seed, number) alone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import numpy as np
 WHOLES = (2, 4)  # fewest and most shapes with no shape around them
 RADII = (0.20, 0.36)  # of these shapes, as shares of the image's side
 PART_CHANCE = 0.3  # that a shape has a part
-PART_RADII = (0.45, 0.65)  # of a part, as shares of the radius of what it lies on
+PART_RADII = (0.4, 0.6)  # of a part, as shares of the radius of what it lies on
+PART_OFFSET = 0.75  # of its middle from the middle of that, likewise: whose own middle stays free of it
 DEPTH = 2  # of shapes in each other
 SMALLEST = 0.015  # visible share of the image from which a shape counts as an object
 VISIBLE = 0.5  # share of a shape that others must leave visible
@@ -79,7 +80,7 @@ def _with_parts(rng: np.random.Generator, whole: _Shape, number: int, grid: np.n
         around = family[-1]
         radius = around.radius * rng.uniform(*PART_RADII)
         angle = rng.uniform(0, 2 * np.pi)
-        centre = around.centre + 0.5 * around.radius * np.array([np.cos(angle), np.sin(angle)])
+        centre = around.centre + PART_OFFSET * around.radius * np.array([np.cos(angle), np.sin(angle)])
         window, full = _inside(rng, radius, centre, grid)
         colour = _colour(rng, [around.colour])
         family.append(_Shape(radius, centre, window, full & around.full, colour, number + len(family) - 1))
