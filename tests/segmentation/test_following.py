@@ -11,7 +11,8 @@ from PIL import Image
 from regard.errors import RegardError
 from regard.masks import Mask, RunLengths
 from regard.models.sam import Masks, Prompts
-from regard.segmentation.following import Follower, follow, in_order, innermost
+from regard.segmentation.following import Follower, follow, in_order
+from regard.segmentation.regions import innermost
 from regard.segmentation.segmenter import Segmenter
 
 HEIGHT, WIDTH = 48, 80

@@ -25,9 +25,10 @@ from regard.models.sam import SAM, Prompts
 from regard.runs.run import Run
 from regard.segmentation.frame import Frame
 from regard.segmentation.loading import load_segmenter
+from regard.segmentation.regions import innermost
 from regard.segmentation.segmenter import Segmenter
 from regard.taps import record
-from regard.training.agreement import agreement, inner_point
+from regard.training.agreement import agreement
 from regard.training.click_batches import ClickBatches, covered
 from regard.training.interrupts import Stopped
 from regard.training.recipe import Recipe
@@ -140,7 +141,7 @@ def test_agreement_is_that_of_single_prompts(masks: MaskSet) -> None:
 
 def test_a_click_lies_deepest_inside(masks: MaskSet) -> None:
     for runs in masks.masks(2):
-        x, y = inner_point(runs)
+        x, y = innermost(runs)
         mask = np.pad(runs.decode(), 1)
         outside = np.argwhere(~mask) - 1
         depth = {

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from regard.data.decoding import ImageError, ImageSource, decode
@@ -24,6 +23,7 @@ from regard.errors import RegardError
 from regard.masks import Mask, RunLengths
 from regard.models.sam import FOREGROUND, Masks, Prompts
 from regard.segmentation.frame import Frame
+from regard.segmentation.regions import innermost
 from regard.segmentation.segmenter import Segmenter
 
 LOST_BELOW = 0.5  # predicted IoU
@@ -189,17 +189,6 @@ def _asked_for(segmenter: Segmenter, image: ImageSource, prompts: Mapping[str, A
         Mask(number, RunLengths.of(several[place]), float(estimates[place]))
         for number, (several, estimates, place) in enumerate(zip(masks, ious, best, strict=True), start=1)
     )
-
-
-def innermost(runs: RunLengths) -> tuple[float, float]:
-    """(x, y) of the pixel of a mask that is farthest from all outside of it; the image's border is outside.
-
-    The middle of the mask's box may lie beside it.
-    """
-    x0, y0, x1, y1 = runs.box
-    inside = np.pad(runs.decode()[y0:y1, x0:x1], 1)
-    y, x = np.unravel_index(int(distance_transform_edt(inside).argmax()), inside.shape)  # pyright: ignore
-    return float(x0 + x - 1), float(y0 + y - 1)
 
 
 def in_order(frames: Iterable[Path]) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Small holes of a mask filled and small islands dropped (arXiv 2304.02643, appendix B)."""
+"""What lies where in a mask: its innermost point; small holes filled, small islands dropped."""
 
 from __future__ import annotations
 
@@ -12,11 +12,23 @@ from regard.masks import RunLengths
 TOUCHING = np.ones((3, 3), bool)  # pixels of a region may meet at corners
 
 
-def without_small_regions(runs: RunLengths, area: float) -> RunLengths | None:
-    """With holes of fewer than `area` pixels filled, then without islands that are as small; None where it had neither.
+def innermost(runs: RunLengths) -> tuple[float, float]:
+    """(x, y) of the pixel of a mask that is farthest from all outside of it; the image's border is outside.
 
-    Where all islands are small, the largest stays. A hole is any region of pixels beside the mask, that at the border
-    of the image too.
+    The middle of the mask's box may lie beside it.
+    """
+    x0, y0, x1, y1 = runs.box
+    depth = ndimage.distance_transform_edt(np.pad(runs.decode()[y0:y1, x0:x1], 1))
+    assert isinstance(depth, np.ndarray)
+    y, x = np.unravel_index(int(depth.argmax()), depth.shape)
+    return float(x0 + x - 1), float(y0 + y - 1)
+
+
+def without_small_regions(runs: RunLengths, area: float) -> RunLengths | None:
+    """Small holes filled and small islands dropped (arXiv 2304.02643, appendix B); None where it had neither.
+
+    Small is what has fewer than `area` pixels. Where all islands are small, the largest stays. A hole is any region
+    of pixels beside the mask, that at the border of the image too.
     """
     x0, y0, x1, y1 = runs.box
     # What surrounds the box is empty: a single row or column, which counts as many, stands for each side of it.

@@ -8,7 +8,6 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor, nn
 
 from regard.data.mask_sets import MaskSet
@@ -16,6 +15,7 @@ from regard.evaluation.intervals import Metric
 from regard.evaluation.masks import boundary_iou, iou, mean_by_image
 from regard.masks import RunLengths
 from regard.models.sam import FOREGROUND, SAM, Masks, Prompts
+from regard.segmentation.regions import innermost
 from regard.segmentation.segmenter import Segmenter
 from regard.training.click_batches import ClickBatches
 from regard.training.clicks import decode_round, overlap, surest
@@ -83,7 +83,7 @@ def agreement(
 def _of_image(segmenter: Segmenter, masks: MaskSet, row: int) -> Iterator[Found]:
     truths = masks.masks(row)
     embedded = segmenter.embed(masks.images.sources[row])
-    places = [inner_point(runs) for runs in truths]
+    places = [innermost(runs) for runs in truths]
     by_click = segmenter.choose(segmenter.decode(embedded, clicks_at(places)), multimask_output=True)
     boxes = torch.tensor([runs.box for runs in truths], dtype=torch.float32)
     by_box = segmenter.choose(segmenter.decode(embedded, Prompts(boxes=boxes)), multimask_output=True)
@@ -107,16 +107,6 @@ def _of_image(segmenter: Segmenter, masks: MaskSet, row: int) -> Iterator[Found]
             by_click=RunLengths.of(click),
             by_box=RunLengths.of(box),
         )
-
-
-def inner_point(runs: RunLengths) -> tuple[float, float]:
-    """x, y of the pixel that lies deepest inside a mask, where a person would click."""
-    x0, y0, x1, y1 = runs.box
-    inside = np.pad(runs.decode()[y0:y1, x0:x1], 1)
-    depth = ndimage.distance_transform_edt(inside)
-    assert isinstance(depth, np.ndarray)
-    y, x = np.unravel_index(int(depth.argmax()), depth.shape)
-    return float(x0 + x - 1), float(y0 + y - 1)
 
 
 def clicks_at(places: Sequence[tuple[float, float]]) -> Prompts:
@@ -154,7 +144,7 @@ class Quick:
         if row not in self.prompts:
             drawn = [RunLengths.of(truth >= min(128, truth.max())) for truth in truths]
             scale = self.batches.side / self.batches.cells
-            places = [inner_point(runs) for runs in drawn]
+            places = [innermost(runs) for runs in drawn]
             clicks = clicks_at([((x + 0.5) * scale - 0.5, (y + 0.5) * scale - 0.5) for x, y in places])
             boxes = torch.tensor([runs.box for runs in drawn], dtype=torch.float32) * scale
             self.prompts[row] = clicks, Prompts(boxes=boxes)
