@@ -38,9 +38,9 @@ from regard.models.registry import features_of
 from regard.taps import Seen, record
 
 FUSIONS = {  # (..., H, n, n) -> (..., n, n)
-    "mean": lambda pattern: pattern.mean(-3, dtype=precise(pattern)),
-    "max": lambda pattern: pattern.amax(-3).to(precise(pattern)),
-    "min": lambda pattern: pattern.amin(-3).to(precise(pattern)),
+    "mean": lambda pattern: pattern.mean(-3),
+    "max": lambda pattern: pattern.amax(-3),
+    "min": lambda pattern: pattern.amin(-3),
 }
 
 
@@ -85,9 +85,10 @@ def rollout_rows(
             features_of(model, part)
 
         def matrix(layer: AttentionLayer, seen: Seen = seen) -> Tensor:
-            return discard_lowest(seen[f"{layer.name}.pattern"], layer, discard, keep_class=True)
+            fused = seen[f"{layer.name}.pattern"]  # kept as exact as the pattern was, multiplied in float32 or better
+            return discard_lowest(fused.to(precise(fused)), layer, discard, keep_class=True)
 
-        begin = rows.to(seen[names[-1]]).expand(len(part), *rows.shape)
+        begin = rows.to(images.device, precise(seen[names[-1]])).expand(len(part), *rows.shape)
         found.append(descend(begin, stack, matrix, carry_with_residual))
     return torch.cat(found)
 
