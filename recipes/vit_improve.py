@@ -63,6 +63,7 @@ STEPS: dict[str, dict[str, Any]] = {  # what each adds to the recipe
     "distillation": {},
 }
 TAUGHT = "distillation"
+EVALUATIONS = 4  # on the validation images: each looks at all of them, however few images are trained on
 FILE = "improve.yaml"
 
 
@@ -80,8 +81,8 @@ def recipes(prepared: Prepared, split: Split, model: str, images_seen: int) -> d
         recipe_for(sheet.spec, "scratch", len(split.train), sheet.preprocess.size, images_seen)
         for sheet in sheets.values()
     )
-    found = {"teacher": replace(teacher, flip=flip)}
-    current = own.with_overrides({**PLAIN, "flip": flip})
+    found = {"teacher": replace(teacher, flip=flip, evaluations=EVALUATIONS)}
+    current = own.with_overrides({**PLAIN, "flip": flip, "evaluations": EVALUATIONS})
     for step, added in STEPS.items():
         current = current.with_overrides(added)
         found[step] = current
