@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import csv
 import io
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -47,6 +48,7 @@ OnEvent = Callable[[Event], None]
 Tune = Literal["decoder", "all"]
 WATCH = "val/click_iou"
 MOST_VAL = 200  # validation images that choose the weights
+FREQUENCIES = 0.1, 1.0  # lowest and highest, times the published spread of the codes of places (docs/log.md)
 SMALL_KIND, SMALL_IMAGE, STRONG_KEYS, STRONG_ALIKE = 0.1, 0.05, 3.0, 2.0  # times PyTorch's first weights (docs/log.md)
 
 
@@ -88,11 +90,14 @@ def start_fresh(model: SAM) -> None:
     As PyTorch draws them, queries and keys have nothing to do with each other, and it takes a thousand steps until a
     point is looked for where it lies. So they begin as the same strong matrix: between tokens and image, where what
     could hide the codes of places is made small (the kinds of points, and the image itself), and in the encoder, where
-    patches that look alike then see each other. The MLPs that make masks are drawn for ReLU (He et al. 2015, arXiv
-    1502.01852), without which all masks begin as nothing.
+    patches that look alike then see each other. Codes of places get low frequencies too: by the published ones alone, a
+    point is like what lies within a twelfth of the image, and like nothing else. The MLPs that make masks are drawn for
+    ReLU (He et al. 2015, arXiv 1502.01852), without which all masks begin as nothing.
     """
     with torch.no_grad():
         prompts, decoder = model.prompt_encoder, model.mask_decoder
+        frequencies = prompts.pe_layer.positional_encoding_gaussian_matrix
+        frequencies.mul_(torch.logspace(*map(math.log10, FREQUENCIES), frequencies.shape[1]))
         for kind in (*prompts.point_embeddings, prompts.not_a_point_embed, prompts.no_mask_embed):
             kind.get_parameter("weight").mul_(SMALL_KIND)
         model.image_encoder.neck.get_parameter("3.weight").mul_(SMALL_IMAGE)
