@@ -48,7 +48,7 @@ OnEvent = Callable[[Event], None]
 Tune = Literal["decoder", "all"]
 WATCH = "val/click_iou"
 MOST_VAL = 200  # validation images that choose the weights
-FREQUENCIES = 0.1, 1.0  # lowest and highest, times the published spread of the codes of places (docs/log.md)
+LOWEST = 0.1  # of the codes of places: the spread of their frequencies, from this to 1 times the published (docs/log.md)
 SMALL_KIND, SMALL_IMAGE, STRONG_KEYS, STRONG_ALIKE = 0.1, 0.05, 3.0, 2.0  # times PyTorch's first weights (docs/log.md)
 
 
@@ -97,7 +97,7 @@ def start_fresh(model: SAM) -> None:
     with torch.no_grad():
         prompts, decoder = model.prompt_encoder, model.mask_decoder
         frequencies = prompts.pe_layer.positional_encoding_gaussian_matrix
-        frequencies.mul_(torch.logspace(*map(math.log10, FREQUENCIES), frequencies.shape[1]))
+        frequencies.mul_(torch.logspace(math.log10(LOWEST), 0, frequencies.shape[1]))
         for kind in (*prompts.point_embeddings, prompts.not_a_point_embed, prompts.no_mask_embed):
             kind.get_parameter("weight").mul_(SMALL_KIND)
         model.image_encoder.neck.get_parameter("3.weight").mul_(SMALL_IMAGE)
