@@ -48,7 +48,7 @@ OnEvent = Callable[[Event], None]
 Tune = Literal["decoder", "all"]
 WATCH = "val/click_iou"
 MOST_VAL = 200  # validation images that choose the weights
-LOWEST = 0.1  # of the codes of places: the spread of their frequencies, from this to 1 times the published (docs/log.md)
+LOWEST = 0.1  # frequencies of the codes of places are spread from this to 1 times the published (docs/log.md)
 SMALL_KIND, SMALL_IMAGE, STRONG_KEYS, STRONG_ALIKE = 0.1, 0.05, 3.0, 2.0  # times PyTorch's first weights (docs/log.md)
 
 
