@@ -112,7 +112,7 @@ def test_the_sheet_of_sam_says_what_an_image_costs_once_and_what_a_prompt_does()
     assert rows["mask_decoder.transformer.layers.*.cross_attn_token_to_image.pattern", (1, 8, 7, 4096)] == 2
     text = "\n".join(sheet.lines())
     for words in (
-        "for one example: image_encoder 486, mask_decoder 1.",
+        "for one example: image_encoder 471, mask_decoder 1.",
         "longer side to 1024 (bilinear), mean 0.485 0.456 0.406",
         "sam_vit_b_01ec64.pth",
         "apache-2.0",
