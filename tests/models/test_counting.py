@@ -38,9 +38,7 @@ def test_b16_is_exact() -> None:
         pytest.param("sam_vit_h", 2980.54, marks=pytest.mark.long),
     ],
 )
-def test_sams_image_encoder_costs_what_is_published_but_for_what_fills_windows_up(
-    name: str, gmacs: float
-) -> None:
+def test_sams_image_encoder_costs_what_is_published_but_for_what_fills_windows_up(name: str, gmacs: float) -> None:
     model, inputs = without_weights(model_spec(name))
     assert isinstance(model, SAM)
     blocks = [block for block in model.image_encoder.blocks if isinstance(block, Block) and block.attn.window]
