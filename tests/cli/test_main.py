@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,9 +34,39 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.Ca
     assert error.count("\n") == 1 and "nowhere" in error and "Traceback" not in error
 
 
+@pytest.mark.parametrize("words", [["check"], ["predict", "vit_nano_patch4_32"], ["export", "--out", "o"]])
+def test_a_name_too_long_for_a_file_is_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    name = "n" * 300
+    assert main([*words, name]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and f"{name}: " in error and "Traceback" not in error
+
+
+def test_what_the_system_refuses_is_one_line_naming_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(path: object, **_: object) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("regard.data.sources.open_images", refused)
+    assert main(["check", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"regard: {tmp_path}: No space left on device\n"
+
+
 def test_a_mistake_is_json_for_machines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(tmp_path / "nowhere"), "--json"]) == 2
     assert "nowhere" in json.loads(capsys.readouterr().out)["error"]
+
+
+@pytest.mark.parametrize("words", [["--help"], ["models"], ["models", "--json"], ["predict", "--help"]])
+def test_a_reader_who_leaves_is_told_nothing(words: list[str]) -> None:
+    """`regard models | head -1`: no traceback, and the exit code of a closed pipe."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    call = [sys.executable, "-c", "import sys; from regard.cli.main import main; sys.exit(main())", *words]
+    done = subprocess.run(call, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    os.close(writing)
+    assert (done.stderr, done.returncode) == ("", 141)
 
 
 def test_debug_shows_where_it_happened(tmp_path: Path) -> None:

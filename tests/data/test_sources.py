@@ -221,6 +221,10 @@ def test_rows_that_repeat_count_once(tmp_path: Path) -> None:
             [("path", "label"), ("nowhere.png", "a"), ("neither.png", "b")],
             ["none of its 2 images", "nowhere.png"],
         ),
+        (
+            [("path", "label"), (f"{'n' * 300}.png", "a"), (f"{'o' * 300}.png", "b")],
+            ["none of its 2 images", "nnn.png"],
+        ),
     ],
 )
 def test_tables_that_are_refused(tmp_path: Path, rows: list[tuple[str, ...]], words: list[str]) -> None:

@@ -7,6 +7,8 @@ import importlib
 import inspect
 import json
 import os
+import select
+import signal
 import sys
 import traceback
 import types
@@ -48,8 +50,22 @@ Which model should I use on my images, how sure am I, and why.
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code.
 
-    0; 1 where `check` found what spoils a result or `reproduce` another result; 2 for a mistake; 130, 143 for a signal.
+    0; 1 where `check` found what spoils a result or `reproduce` another result; 2 for a mistake; 130, 143 for a signal;
+    141 where the reader of a pipe left (`| head`).
     """
+    try:
+        code = command(argv)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not reader_left():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still to be printed at exit
+        return 128 + signal.SIGPIPE
+    return code
+
+
+def command(argv: Sequence[str] | None) -> int:
+    """What `main` does while somebody reads."""
     words = list(sys.argv[1:] if argv is None else argv)
     as_json, debug = (flag in words for flag in GLOBAL_FLAGS)
     words = [word for word in words if word not in GLOBAL_FLAGS]
@@ -68,16 +84,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RegardError as error:
         if debug:
             raise
-        from regard.training.processes import depart, explain
-
-        if line := explain(error):
-            print(json.dumps({"error": line})) if as_json else print(f"regard: {line}", file=sys.stderr)
-        return depart(2)
+        return refuse(error, as_json)
     except KeyboardInterrupt:
         print("regard: interrupted", file=sys.stderr)
         return 130
     except (Exception, SystemExit) as error:
+        if isinstance(error, OSError) and error.filename is not None and not debug:
+            return refuse(RegardError(f"{error.filename}: {error.strerror}"), as_json)
         return leave(error)
+
+
+def reader_left() -> bool:
+    """Whether standard output is a pipe that nobody reads any more."""
+    pipe = select.poll()
+    pipe.register(sys.stdout.fileno(), 0)
+    return any(state & select.POLLERR for _, state in pipe.poll(0))
+
+
+def refuse(error: RegardError, as_json: bool) -> int:
+    """Print the line of a mistake; of several processes the one that made it does."""
+    from regard.training.processes import depart, explain
+
+    if line := explain(error):
+        print(json.dumps({"error": line})) if as_json else print(f"regard: {line}", file=sys.stderr)
+    return depart(2)
 
 
 def leave(error: Exception | SystemExit) -> int:

@@ -11,6 +11,7 @@ A COCO file gives polygons or run lengths (its crowds are left out). Of a mask, 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -66,14 +67,14 @@ class MaskSet:
 def open_masks(data: str | Path) -> MaskSet:
     """List images with masks: a folder, a COCO file, or scenes:NUMBER of our synthetic scenes. Raises RegardError."""
     text, path = str(data), Path(data)
-    if text.split(":")[0] == "scenes" and not path.exists():
+    if text.split(":")[0] == "scenes" and not os.path.exists(path):
         return _scenes(text)
-    if path.suffix.lower() == ".json" and path.is_file():
+    if path.suffix.lower() == ".json" and os.path.isfile(path):
         found = list_coco(path)
         return _mask_set(path.stem, text, found.ids, found.files, found.objects, [""] * len(found.ids), found.notes)
-    if path.is_dir():
+    if os.path.isdir(path):
         return _folder(path, text)
-    kind = "a file of another kind" if path.exists() else "no such folder or file"
+    kind = "a file of another kind" if os.path.exists(path) else "no such folder or file"
     raise RegardError(f"{data}: {kind}; {LAYOUTS}")
 
 

@@ -89,7 +89,7 @@ def find_photos(paths: Sequence[str | Path]) -> PhotoList:
 
 def _found(paths: Sequence[str | Path]) -> Iterator[tuple[str, Sequence[str]]]:
     for path in map(Path, paths):
-        if path.is_dir():
+        if os.path.isdir(path):
             empty = True
             for folder, names in _walk(str(path), frozenset()):
                 empty = empty and not names

@@ -123,16 +123,16 @@ def open_images(
     """
     text = str(data)
     path = Path(data)
-    table = path.suffix.lower() in TABLE_SUFFIXES and not path.is_dir()
-    if table and path.exists():
+    table = path.suffix.lower() in TABLE_SUFFIXES and not os.path.isdir(path)
+    if table and os.path.exists(path):
         return _image_set(list_table(path, classes, target, problem, group, slices), classes, text)
     if text.startswith("torchvision:"):
         listing = list_torchvision(text.removeprefix("torchvision:"))
-    elif text == "digits" and not path.exists():
+    elif text == "digits" and not os.path.exists(path):
         listing = list_digits()
-    elif path.is_dir():
+    elif os.path.isdir(path):
         listing = _list_folder(path)
-    elif not path.exists():
+    elif not os.path.exists(path):
         raise RegardError(f"{data}: {MISSING}{_nearest(path)}")
     else:
         raise RegardError(f"{data}: a file, not a folder; {LAYOUTS}")
@@ -160,7 +160,7 @@ def list_photos(paths: Sequence[str | Path]) -> tuple[tuple[str, ...], tuple[Pat
     """
     files: list[Path] = []
     for path in map(Path, paths):
-        if path.is_dir():
+        if os.path.isdir(path):
             below = [file for file in _walk(path) if file.suffix.lower() in IMAGE_SUFFIXES]
             if not below:
                 raise RegardError(f"{path}: no images in this folder")
@@ -307,7 +307,7 @@ def _others(suffixes: Counter[str]) -> str:
 def _nearest(path: Path) -> str:
     """What exists that the user may have meant, as the end of an error line."""
     parent = path.absolute().parent
-    while not parent.is_dir() and parent != parent.parent:
+    while not os.path.isdir(parent) and parent != parent.parent:
         path, parent = parent, parent.parent
     try:
         names = sorted(one for one in os.listdir(parent) if not _hidden(one))

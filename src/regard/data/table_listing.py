@@ -53,7 +53,7 @@ def list_table(
         _refuse_different(table, rows.ids, what, cells)
     ids = [rows.ids[row] for row in first]
     sources = [rows.files[row] for row in first]
-    if sources and not any(file.exists() for file in sources):
+    if sources and not any(os.path.exists(file) for file in sources):
         raise RegardError(
             f"{path}: none of its {len(sources):,} images exists (first: {sources[0]}); "
             "paths are relative to the folder of the table"

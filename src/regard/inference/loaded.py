@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -162,11 +163,11 @@ def load_model(
         loaded = _given(model, weights, wanted)
     elif str(model).startswith("timm:"):
         loaded = _from_timm(str(model), weights, wanted)
-    elif Path(model).is_dir():
+    elif os.path.isdir(model):
         loaded = _from_run(Path(model), weights, wanted)
-    elif len(Path(model).parts) > 1 and not Path(model).exists():
+    elif len(Path(model).parts) > 1 and not os.path.exists(model):
         raise RegardError(f"{model}: no such folder; expected the folder of a run, or the name of a model")
-    elif Path(model).is_file():
+    elif os.path.isfile(model):
         raise RegardError(f"{model}: is a file; name its architecture and give the file as weights (--weights {model})")
     else:
         loaded = _published(str(model), weights, wanted, announce)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
@@ -54,7 +55,7 @@ def load_segmenter(
     Raises RegardError for another task's model, and for weights that cannot be had or do not fit.
     """
     path = Path(model)
-    if path.exists():
+    if os.path.exists(path):
         found = _of_run(path, weights) if (path / "config.yaml").is_file() else _of_weights(path, weights)
     elif len(path.parts) > 1:
         raise RegardError(f"{path}: no such file or folder; expected a run, weights, or one of {_known()}")

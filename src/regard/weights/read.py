@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def carries_hashes(path: Path) -> bool:
 
 def file_in(path: Path) -> Path:
     """The weight file of a folder; a path that is no folder is returned as it is."""
-    if not path.exists():
+    if not os.path.exists(path):
         raise refuse(path, "no such file or folder", "check the path")
     if not path.is_dir():
         return path
