@@ -73,6 +73,16 @@ def test_frozen_parameters_are_left_out():
         parameter_groups(model.requires_grad_(False), 1.0, 0.1)
 
 
+def test_layer_decay_of_sam_runs_through_its_encoder_and_ends_behind_it():
+    groups = by_name(create_model("sam_nano_128"), lr=1.0, weight_decay=0.0, layer_decay=0.5)
+    encoder = ("patch_embed.proj.weight", "blocks.0.norm1.weight", "blocks.1.attn.qkv.bias", "neck.0.weight")
+    assert [groups[f"image_encoder.{name}"]["lr"] for name in encoder] == [0.5**4, 0.5**3, 0.5**2, 0.5]
+    assert groups["image_encoder.pos_embed"]["lr"] == 0.5**4
+    behind = [name for name in groups if not name.startswith("image_encoder.")]
+    assert "mask_decoder.transformer.layers.0.norm1.weight" in behind
+    assert {groups[name]["lr"] for name in behind} == {1.0}
+
+
 def test_layer_decay_needs_blocks():
     with pytest.raises(RegardError, match="--layer-decay"):
         parameter_groups(nn.Linear(2, 2), 1.0, 0.0, layer_decay=0.5)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import pytest
 
@@ -100,6 +100,24 @@ def test_families_and_sizes_differ_as_they_should():
     assert few.randaugment is not None
     assert many.randaugment is None
     assert few.batch_size == many.batch_size  # equal steps for every fraction of a comparison
+
+
+def test_minutes_are_steps_and_the_evaluations_that_fit():
+    recipe = Recipe(minutes=2.0, evaluations=10)
+    assert (recipe.timed(0.1, 2.0).steps, recipe.timed(0.1, 2.0).evaluations) == (1000, 10)
+    few = recipe.timed(0.1, 10.0)  # ten would take 100 of the 120 seconds: two take a sixth
+    assert (few.steps, few.evaluations) == (1000, 2)
+    assert (recipe.timed(0.1, 50.0).steps, recipe.timed(0.1, 50.0).evaluations) == (700, 1)
+    assert recipe.timed(1000.0, 0.0).steps == 1
+
+
+def test_what_was_measured_is_not_compared_with_what_is_given():
+    given = Recipe(minutes=2.0, evaluations=10)
+    begun = replace(given.timed(0.1, 10.0), precision="bf16")
+    assert given.measured_as(begun) == begun
+    assert replace(given, lr=1.0).measured_as(begun) != begun
+    counted = Recipe(epochs=2.0, evaluations=10)
+    assert counted.measured_as(replace(counted, evaluations=5)).evaluations == 10
 
 
 def test_length():

@@ -18,6 +18,8 @@ from regard.segmentation.frame import Frame
 from regard.segmentation.segmenter import Segmenter
 from regard.training.clicks import DRAWS, ClickBatch
 
+BOXED = 0.25  # of the steps begin with boxes; half in the paper, but the corners of a box say nothing of what is inside
+
 
 class Seen(NamedTuple):
     """An image as the model sees it, upright or mirrored.
@@ -61,7 +63,7 @@ class ClickBatches:
             places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
             drawn = [(int(place // len(self.rows)), int(place % len(self.rows))) for place in places]
             orders = {epoch: generator(self.seed, ORDER, epoch).permutation(self.rows) for epoch, _ in drawn}
-            boxed = bool(generator(self.seed, MIX, step).random() < 0.5)
+            boxed = bool(generator(self.seed, MIX, step).random() < BOXED)
             yield self._batch([(epoch, int(orders[epoch][place])) for epoch, place in drawn], boxed)
             step += 1
 

@@ -85,10 +85,10 @@ def _resolved(training: Training, recipe: Recipe, team: Team, on_event: OnEvent)
     seconds = measure_steps(trainee.module, batches, trainee.loss, wanted, parts)
     precision = choose_precision(seconds) if recipe.precision == "auto" else recipe.precision
     if steps is None:
-        assert recipe.minutes is not None
-        # Validation costs a forward pass, a third of a step, for each of its images at each evaluation.
-        validation = recipe.evaluations * len(training.split.val) / recipe.batch_size * seconds[precision] / 3
-        steps = max(1, int((60 * recipe.minutes - validation) / seconds[precision]))
+        # Validation costs a forward pass, a third of a step, for each of its images.
+        evaluation = len(training.split.val) / recipe.batch_size * seconds[precision] / 3
+        recipe = recipe.timed(seconds[precision], evaluation)
+        steps = recipe.steps
     speed = recipe.batch_size / seconds[precision]
     on_event(
         {

@@ -12,6 +12,7 @@ from torch import nn
 from regard.errors import RegardError
 
 NO_DECAY = ("pos_embed", "cls_token", "dist_token", "reg_token", "relative_position_bias_table")
+ENCODER = "image_encoder."
 
 
 def parameter_groups(
@@ -50,9 +51,14 @@ def parameter_groups(
 
 def _depths(names: Iterable[str]) -> dict[str, int]:
     """Layer number of each parameter: "blocks.3.attn.qkv.weight" is 4, "layer2.1.conv1.weight" lies behind
-    all of layer1.
+    all of layer1. Of a SAM these are the layers of its image encoder; what follows the encoder is one more.
     """
     names = list(names)
+    inner = [name.removeprefix(ENCODER) for name in names if name.startswith(ENCODER)]
+    if inner:
+        depths = _depths(inner)
+        behind = max(depths.values()) + 1
+        return {name: depths[name.removeprefix(ENCODER)] if name.startswith(ENCODER) else behind for name in names}
     blocks = sorted({key for name in names if (key := _block(name)) is not None})
     numbers = {key: number + 1 for number, key in enumerate(blocks)}
     top = len(blocks) + 1

@@ -27,6 +27,7 @@ Balance = Literal["none", "loss", "sampler"]
 
 TINY_IMAGE = 24  # pixels; up to here no crop at all: every pixel is a part of the object
 SGD_LR = 0.1  # per 128 images, of networks with batch normalisation
+MOST_WATCHING = 0.2  # of the minutes of a run go to its evaluations
 SMALL_IMAGE = 64  # pixels; up to here an object fills the frame and a resized crop destroys more than it varies
 
 
@@ -192,6 +193,23 @@ class Recipe:
         if self.epochs is not None:
             return max(1, math.ceil(self.epochs * n_train / self.batch_size))
         return None
+
+    def timed(self, step: float, evaluation: float) -> Recipe:
+        """With as many steps as `minutes` hold, of the seconds that a step and an evaluation take.
+
+        Evaluations beyond MOST_WATCHING of the time are left out, but one.
+        """
+        assert self.minutes is not None
+        seconds, evaluations = 60 * self.minutes, self.evaluations
+        if evaluations * evaluation > MOST_WATCHING * seconds:
+            evaluations = max(1, int(MOST_WATCHING * seconds / evaluation))
+        steps = max(1, int((seconds - evaluations * evaluation) / step))
+        return replace(self, steps=steps, evaluations=evaluations)
+
+    def measured_as(self, begun: Recipe) -> Recipe:
+        """With what `begun`, the resolved recipe of the same run, has measured; the rest stays as it is given."""
+        evaluations = self.evaluations if self.minutes is None else begun.evaluations
+        return replace(self, steps=begun.steps, precision=begun.precision, evaluations=evaluations)
 
     def with_overrides(self, overrides: Mapping[str, Any]) -> Recipe:
         """The recipe with some fields replaced; naming one budget removes the others. Unknown names are

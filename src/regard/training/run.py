@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -232,7 +232,7 @@ def _solve(job: Job) -> Fitted:
 def _begun_with(job: Job) -> Recipe:
     """The resolved recipe of an interrupted run, whose arguments must be those given now."""
     begun = Recipe.from_config(job.run.config["recipe"])
-    now = replace(job.recipe, steps=begun.steps, precision=begun.precision).to_config()
+    now = job.recipe.measured_as(begun).to_config()
     before = begun.to_config()
     changed = [f"{name} was {before[name]!r}, is {now[name]!r}" for name in now if now[name] != before[name]]
     if job.run.config["model"] != job.loaded.name:

@@ -1,8 +1,8 @@
 """From images with masks and a SAM to a finished run folder, by the one loop.
 
 What differs from the paper's training (arXiv 2304.02643, appendix A), beside its length: a few rounds in place of
-eleven, each with a new point; all images of a step begin with a point, or all with a box; masks are compared with the
-truth at the resolution of their logits.
+eleven, each with a new point; all images of a step begin with a point, or all, more rarely, with a box; masks are
+compared with the truth at the resolution of their logits.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import csv
 import io
-import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +25,7 @@ from regard.data.mask_sets import MaskSet
 from regard.data.splits import Split, read_split, write_split
 from regard.errors import RegardError
 from regard.models import count_parameters
-from regard.models.sam import SAM, Attention
+from regard.models.sam import SAM
 from regard.results import Cost
 from regard.runs.atomic import write_atomic
 from regard.runs.run import Run
@@ -48,8 +47,6 @@ OnEvent = Callable[[Event], None]
 Tune = Literal["decoder", "all"]
 WATCH = "val/click_iou"
 MOST_VAL = 200  # validation images that choose the weights
-LOWEST = 0.1  # frequencies of the codes of places are spread from this to 1 times the published (docs/log.md)
-SMALL_KIND, SMALL_IMAGE, STRONG_KEYS, STRONG_ALIKE = 0.1, 0.05, 3.0, 2.0  # times PyTorch's first weights (docs/log.md)
 
 
 @dataclass(frozen=True)
@@ -74,43 +71,14 @@ def recipe_for_masks(tune: Tune, fresh: bool, train_images: int) -> Recipe:
     """A sensible recipe: from nothing, or from weights that know how to segment."""
     if fresh:
         return Recipe(
-            method="scratch", epochs=_epochs(train_images, 60_000), batch_size=4, lr=3e-3, weight_decay=0.05,
-            warmup=0.05, precision="fp32", evaluations=10,
+            method="scratch", epochs=_epochs(train_images, 60_000), batch_size=4, lr=2e-3, weight_decay=0.05,
+            warmup=0.05, layer_decay=0.3, precision="fp32", evaluations=10,
         )  # fmt: skip
     lr, decay = (1e-4, 1.0) if tune == "decoder" else (2e-5, 0.8)
     return Recipe(
         method="finetune", epochs=_epochs(train_images, 2_000), batch_size=4, lr=lr, weight_decay=0.01, warmup=0.1,
         layer_decay=decay, precision="fp32", evaluations=10,
     )  # fmt: skip
-
-
-def start_fresh(model: SAM) -> None:
-    """Draw the weights from which a new model learns soon that a prompt is about a place, and what belongs together.
-
-    As PyTorch draws them, queries and keys have nothing to do with each other, and it takes a thousand steps until a
-    point is looked for where it lies. So they begin as the same strong matrix: between tokens and image, where what
-    could hide the codes of places is made small (the kinds of points, and the image itself), and in the encoder, where
-    patches that look alike then see each other. Codes of places get low frequencies too: by the published ones alone, a
-    point is like what lies within a twelfth of the image, and like nothing else. The MLPs that make masks are drawn for
-    ReLU (He et al. 2015, arXiv 1502.01852), without which all masks begin as nothing.
-    """
-    with torch.no_grad():
-        prompts, decoder = model.prompt_encoder, model.mask_decoder
-        frequencies = prompts.pe_layer.positional_encoding_gaussian_matrix
-        frequencies.mul_(torch.logspace(math.log10(LOWEST), 0, frequencies.shape[1]))
-        for kind in (*prompts.point_embeddings, prompts.not_a_point_embed, prompts.no_mask_embed):
-            kind.get_parameter("weight").mul_(SMALL_KIND)
-        model.image_encoder.neck.get_parameter("3.weight").mul_(SMALL_IMAGE)
-        for name, module in decoder.transformer.named_modules():
-            if isinstance(module, Attention) and "self_attn" not in name:
-                module.k_proj.weight.mul_(STRONG_KEYS)
-                module.q_proj.weight.copy_(module.k_proj.weight)
-        for block in model.image_encoder.blocks:
-            queries, keys, _ = block.get_parameter("attn.qkv.weight").chunk(3)
-            queries.copy_(keys.mul_(STRONG_ALIKE))
-        for module in decoder.output_hypernetworks_mlps.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
 
 def _epochs(images: int, seen: int) -> float:
@@ -241,13 +209,13 @@ def _resolved(job: SegmentJob, module: SAM, batches: ClickBatches) -> Recipe:
     recipe = job.recipe if job.recipe.precision != "auto" else replace(job.recipe, precision="fp32")
     steps = recipe.length(len(job.split.train))
     if steps is None:
-        assert recipe.minutes is not None and recipe.precision != "auto"
+        assert recipe.precision != "auto"
         job.emit({"event": "note", "text": f"measuring the step of {job.segmenter.name} before the first one"})
         stream: Iterator[Any] = batches.from_step()
         seconds = measure_steps(module, stream, click_loss, (recipe.precision,), recipe.accumulation)[recipe.precision]
         quick = Quick(batches, job.split.val[:MOST_VAL])
-        taken = recipe.evaluations * _seconds(quick, module)
-        steps = max(1, int((60 * recipe.minutes - taken) / seconds))
+        recipe = recipe.timed(seconds, _seconds(quick, module))
+        steps = recipe.steps
         text = f"{recipe.batch_size / seconds:.1f} images/s, {steps} steps of {recipe.batch_size} images"
         job.emit({"event": "note", "text": text})
     return replace(recipe, steps=steps)
@@ -264,7 +232,7 @@ def _begun_with(job: SegmentJob) -> Recipe:
     """The resolved recipe of an interrupted run, whose arguments must be those given now."""
     config = job.run.config
     begun = Recipe.from_config(config["recipe"])
-    now = replace(job.recipe, steps=begun.steps, precision=begun.precision).to_config()
+    now = job.recipe.measured_as(begun).to_config()
     before = begun.to_config()
     changed = [f"{name} was {before[name]!r}, is {now[name]!r}" for name in now if now[name] != before[name]]
     for name, value in (("model", job.segmenter.name), ("segment", asdict(job.how))):

@@ -180,7 +180,7 @@ def _starting(arguments: Mapping[str, Any], on_event: OnEvent) -> tuple[Segmente
     from regard.models.sam import SAM
     from regard.segmentation.loading import load_segmenter
     from regard.segmentation.segmenter import Segmenter
-    from regard.training.segmenting import start_fresh
+    from regard.training.fresh_sam import start_fresh
     from regard.weights import checkpoints_of
 
     def say(text: str) -> None:
