@@ -12,7 +12,7 @@ from regard.evaluation.problems import LOWER_IS_BETTER, Evaluator
 from regard.inference.features import default_cache
 from regard.inference.loaded import LoadedModel
 from regard.training.distillation import Teacher, teach
-from regard.training.loop import Event, Outcome, Plan, fit
+from regard.training.loop import Event, Outcome, fit
 from regard.training.optimiser import make_optimiser, parameter_groups
 from regard.training.precision import choose_precision, measure_steps
 from regard.training.processes import Team
@@ -102,25 +102,8 @@ def _resolved(training: Training, recipe: Recipe, team: Team, on_event: OnEvent)
 def run_loop(training: Training, recipe: Recipe, team: Team, **how: Any) -> Outcome:
     """Train by a resolved and suited recipe; `how` goes on to `fit` (states, resume, listeners, interrupts)."""
     trainee, images = training.trainee, training.images
-    assert recipe.steps is not None
-    assert recipe.precision != "auto"
     assert recipe.watch is not None
     groups = parameter_groups(trainee.module, recipe.lr, recipe.weight_decay, recipe.layer_decay)
-    plan = Plan(
-        steps=recipe.steps,
-        images_per_step=recipe.batch_size,
-        warmup=round(recipe.warmup * recipe.steps),
-        accumulation=recipe.accumulation,
-        clip_norm=recipe.clip_norm,
-        ema=recipe.ema,
-        precision=recipe.precision,
-        seed=recipe.seed,
-        evaluate_every=-(-recipe.steps // recipe.evaluations),
-        watch=f"val/{recipe.watch}",
-        lower_is_better=recipe.watch in LOWER_IS_BETTER,
-        patience=recipe.patience,
-        snapshots=recipe.snapshots,
-    )
     answers = validation_answers(images, training.split.val, training.loaded, trainee)
 
     def share_from(step: int) -> Iterator[Batch]:
@@ -135,7 +118,7 @@ def run_loop(training: Training, recipe: Recipe, team: Team, **how: Any) -> Outc
         share_from,
         trainee.loss,
         make_optimiser(recipe.optimiser, groups, recipe.lr),
-        plan,
+        recipe.plan(f"val/{recipe.watch}", recipe.watch in LOWER_IS_BETTER),
         evaluators=[Evaluator(answers, "val/")],
         name_batch=name_batch,
         team=team,

@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol, get_args
 
 from regard.errors import RegardError
 from regard.results import Problem
+from regard.training.loop import Plan
 
 Method = Literal["head", "finetune", "scratch", "lora"]
 OptimiserName = Literal["adamw", "sgd"]
@@ -210,6 +211,25 @@ class Recipe:
         """With what `begun`, the resolved recipe of the same run, has measured; the rest stays as it is given."""
         evaluations = self.evaluations if self.minutes is None else begun.evaluations
         return replace(self, steps=begun.steps, precision=begun.precision, evaluations=evaluations)
+
+    def plan(self, watch: str, lower_is_better: bool = False) -> Plan:
+        """What the loop does by a resolved recipe; watch: the evaluators' name that chooses the weights."""
+        assert self.steps is not None and self.precision != "auto"
+        return Plan(
+            steps=self.steps,
+            images_per_step=self.batch_size,
+            warmup=round(self.warmup * self.steps),
+            accumulation=self.accumulation,
+            clip_norm=self.clip_norm,
+            ema=self.ema,
+            precision=self.precision,
+            seed=self.seed,
+            evaluate_every=-(-self.steps // self.evaluations),
+            watch=watch,
+            lower_is_better=lower_is_better,
+            patience=self.patience,
+            snapshots=self.snapshots,
+        )
 
     def with_overrides(self, overrides: Mapping[str, Any]) -> Recipe:
         """The recipe with some fields replaced; naming one budget removes the others. Unknown names are

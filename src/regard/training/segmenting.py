@@ -36,7 +36,7 @@ from regard.training.clicks import click_loss
 from regard.training.cost import peak_memory_mb, reset_peak_memory
 from regard.training.environment import environment
 from regard.training.interrupts import Interrupts
-from regard.training.loop import Event, Plan, fit
+from regard.training.loop import Event, fit
 from regard.training.optimiser import make_optimiser, parameter_groups
 from regard.training.precision import measure_steps
 from regard.training.recipe import Recipe
@@ -71,7 +71,7 @@ def recipe_for_masks(tune: Tune, fresh: bool, train_images: int) -> Recipe:
     """A sensible recipe: from nothing, or from weights that know how to segment."""
     if fresh:
         return Recipe(
-            method="scratch", epochs=_epochs(train_images, 60_000), batch_size=4, lr=2e-3, weight_decay=0.05,
+            method="scratch", epochs=_epochs(train_images, 60_000), batch_size=2, lr=1.2e-3, weight_decay=0.05,
             warmup=0.05, layer_decay=0.3, precision="fp32", evaluations=10,
         )  # fmt: skip
     lr, decay = (1e-4, 1.0) if tune == "decoder" else (2e-5, 0.8)
@@ -148,7 +148,6 @@ def train_segmenter(job: SegmentJob, resume: bool = False) -> Segmented:
     if not continued:
         recipe = _resolved(job, module, batches)
         _write_start(job, recipe)
-    assert recipe.steps is not None and recipe.precision != "auto"
     with Interrupts() as interrupts:
         outcome = fit(
             module,
@@ -159,19 +158,7 @@ def train_segmenter(job: SegmentJob, resume: bool = False) -> Segmented:
                 parameter_groups(module, recipe.lr, recipe.weight_decay, recipe.layer_decay),
                 recipe.lr,
             ),
-            Plan(
-                steps=recipe.steps,
-                images_per_step=recipe.batch_size,
-                warmup=round(recipe.warmup * recipe.steps),
-                accumulation=recipe.accumulation,
-                clip_norm=recipe.clip_norm,
-                ema=recipe.ema,
-                precision=recipe.precision,
-                seed=recipe.seed,
-                evaluate_every=-(-recipe.steps // recipe.evaluations),
-                watch=WATCH,
-                patience=recipe.patience,
-            ),
+            recipe.plan(WATCH),
             evaluators=[Quick(batches, split.val[:MOST_VAL])],
             states=States(run.folder),
             resume=resume,

@@ -1,8 +1,10 @@
 import { MEAN } from "./look_numbers.js";
+import { Watched } from "./watched.js";
 
 /** What is looked at. A place is {prefix: number} or {y, x} in 0..1, so that it outlives a change of grid. */
-export class State {
+export class State extends Watched {
   constructor(numbers) {
+    super();
     const last = numbers.layers.length - 1;
     this.numbers = numbers;
     this.step = "attention";
@@ -19,23 +21,6 @@ export class State {
     this.leaving = "similarity";
     this.method = Math.max(0, numbers.words.explanations.findIndex((one) => one.name.startsWith("relevance")));
     this.target = 0;
-    this.touched = false;
-    this.listeners = [];
-    this.drawn = 0;
-  }
-
-  /** Changes what is given and lets everything be drawn again, once a frame. */
-  set(changes) {
-    Object.assign(this, changes);
-    this.again();
-  }
-
-  again() {
-    if (this.drawn) return;
-    this.drawn = requestAnimationFrame(() => {
-      this.drawn = 0;
-      for (const listener of this.listeners) listener();
-    });
   }
 
   get attending() {

@@ -1,4 +1,5 @@
 import { either } from "./segment_runs.js";
+import { Watched } from "./watched.js";
 
 // OKLCH hues far from one another and from their neighbours in the row; the lightness alternates, for eyes that see few hues.
 export const COLOURS = [
@@ -34,8 +35,9 @@ export class Drawing {
 }
 
 /** What is shown and chosen. Objects are named by their numbers, which are unique in an image. */
-export class SegmentState {
+export class SegmentState extends Watched {
   constructor(words) {
+    super();
     this.words = words;
     this.image = 0;
     this.drawings = new Map();
@@ -53,23 +55,6 @@ export class SegmentState {
     this.sort = "area";
     this.filter = "";
     this.view = null; // {x, y, zoom}: the part of the image that is seen; null: all of it
-    this.touched = false;
-    this.listeners = [];
-    this.drawn = 0;
-  }
-
-  set(changes) {
-    Object.assign(this, changes);
-    this.again();
-  }
-
-  /** Lets everything be drawn again, once a frame. */
-  again() {
-    if (this.drawn) return;
-    this.drawn = requestAnimationFrame(() => {
-      this.drawn = 0;
-      for (const listener of this.listeners) listener();
-    });
   }
 
   get drawing() {
