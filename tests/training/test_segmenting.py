@@ -30,9 +30,9 @@ from regard.segmentation.segmenter import Segmenter
 from regard.taps import record
 from regard.training.agreement import agreement
 from regard.training.click_batches import ClickBatches, covered
+from regard.training.fresh_sam import start_fresh
 from regard.training.interrupts import Stopped
 from regard.training.recipe import Recipe
-from regard.training.fresh_sam import start_fresh
 from regard.training.segmenting import Clicks, SegmentJob, train_segmenter
 from regard.verbs.train import train
 
