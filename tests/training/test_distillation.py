@@ -262,7 +262,7 @@ def test_a_killed_run_resumes_to_the_same_bits(
             raise Killed
 
     with pytest.MonkeyPatch.context() as patch:  # states after every step
-        patch.setattr("regard.training.fitting.Plan", partial(Plan, save_every=0.0))
+        patch.setattr("regard.training.recipe.Plan", partial(Plan, save_every=0.0))
         with pytest.raises(Killed):
             learned(tmp_path / "broken", teacher, recipe, listen=kill)
     broken = learned(tmp_path / "broken", teacher, recipe, resume=True)
