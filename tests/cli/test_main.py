@@ -50,7 +50,7 @@ def test_what_the_system_refuses_is_one_line_naming_the_file(
 
     monkeypatch.setattr("regard.data.sources.open_images", refused)
     assert main(["check", str(tmp_path)]) == 2
-    assert capsys.readouterr().err == f"regard: {tmp_path}: No space left on device\n"
+    assert capsys.readouterr().err == f"regard: {tmp_path}: No space left on device (--debug shows where)\n"
 
 
 def test_a_mistake_is_json_for_machines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

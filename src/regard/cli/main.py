@@ -90,7 +90,7 @@ def command(argv: Sequence[str] | None) -> int:
         return 130
     except (Exception, SystemExit) as error:
         if isinstance(error, OSError) and error.filename is not None and not debug:
-            return refuse(RegardError(f"{error.filename}: {error.strerror}"), as_json)
+            return refuse(RegardError(f"{error.filename}: {error.strerror} (--debug shows where)"), as_json)
         return leave(error)
 
 

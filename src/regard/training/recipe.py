@@ -119,7 +119,7 @@ class Recipe:
     watch: Watch | None = None
     """validation metric that chooses the saved weights; none: top1, or map for several labels, mae for numbers"""
     evaluations: int = 20
-    """evaluations on the validation images, evenly spread over the run"""
+    """evaluations on the validation images, evenly spread over the run; with `minutes`, in a fifth of them at most"""
     patience: int | None = None
     """stop after so many evaluations without improvement; none: run to the end"""
     snapshots: int = 0

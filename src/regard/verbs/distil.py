@@ -162,7 +162,7 @@ def distil(
         balance: for unequal classes, loss lets an image weigh inversely to the frequency of its class, sampler draws
             classes equally often
         watch: validation metric that chooses the saved weights
-        evaluations: evaluations on the validation images during training
+        evaluations: evaluations on the validation images during training; of minutes, a fifth at most goes to them
         patience: stop distilling after so many evaluations without improvement
         trials: short trainings that choose each run's learning rate on the validation images first
         precision: auto takes bfloat16 where a short measurement finds it faster

@@ -140,7 +140,7 @@ def train(
             classes equally often
         views: for head linear, 1 uses each image, 2 its mirror too
         watch: validation metric that chooses the saved weights; top1, for several labels map, for numbers mae
-        evaluations: evaluations on the validation images during training
+        evaluations: evaluations on the validation images during training; of minutes, a fifth at most goes to them
         patience: stop after so many evaluations without improvement
         trials: short trainings that choose the learning rate on the validation images first
         snapshots: copies of the weights to keep from the training, the first before it and the last after it
