@@ -26,6 +26,17 @@ def test_measuring_changes_nothing():
     assert torch.equal(torch.rand(2), expected)
 
 
+def test_a_long_run_is_measured_for_longer():
+    def rounds(**how: float) -> int:
+        batches = itertools.count()
+        measure_steps(nn.Linear(4, 4), (torch.ones(8, 4) for _ in batches), loss, ("fp32",), **how)
+        return next(batches)
+
+    assert rounds(seconds=0.0) == 2
+    assert rounds() == 9
+    assert rounds(least=0.2) > 9
+
+
 def test_a_gain_below_a_tenth_is_noise():
     assert choose_precision({"fp32": 1.0, "bf16": 0.95}) == "fp32"
     assert choose_precision({"fp32": 1.0, "bf16": 0.80}) == "bf16"

@@ -206,7 +206,7 @@ def test_resuming_with_other_arguments_names_them(tmp_path):
 
 
 def test_minutes_become_steps_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("regard.training.fitting.measure_steps", lambda *args: {"fp32": 1.0, "bf16": 0.5})
+    monkeypatch.setattr("regard.training.fitting.measure_steps", lambda *args, **how: {"fp32": 1.0, "bf16": 0.5})
     recipe = replace(RECIPE, images_seen=None, minutes=0.1, precision="auto")
     run = train_run(Run.create(tmp_path / "run"), IMAGES, SPLIT, fresh(), recipe)
     # 6 s, less 3 evaluations of 18 images at a third of a step of 8: 1.125 s; at 0.5 s a step.

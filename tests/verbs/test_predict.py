@@ -170,13 +170,22 @@ def test_a_name_that_is_no_utf8_is_written(loaded: LoadedModel, tmp_path: Path) 
         assert len(read(tmp_path / f"o{suffix}")) == 1
 
 
+def test_a_model_without_a_threshold_does_not_say_that_it_is_sure(loaded: LoadedModel, photos: Path) -> None:
+    found = predict(replace(loaded, unsure_below=0.0), photos)
+    assert found.unsure is None and {row.unsure for row in found.rows} == {None}
+    assert "7 photos: 2 unreadable" in found.lines()
+
+
 # several labels, numbers, unknown photos
 
 
 def test_several_labels(loaded: LoadedModel, photos: Path, tmp_path: Path) -> None:
-    several = replace(loaded, problem="multi_label", thresholds=(0.0, 1.0, 0.5, 0.0), temperature=2.0)
+    thresholds = (0.0, 1.0, 0.5, 0.0)
+    several = replace(loaded, problem="multi_label", thresholds=thresholds, temperature=2.0, unsure_below=0.0)
     found = predict(several, photos, out=tmp_path / "p.parquet")
-    assert found.unsure == 0
+    assert found.unsure is None
+    counts, *_ = found.lines()
+    assert counts.startswith("7 photos in") and "unsure" not in counts
     rows = read(tmp_path / "p.parquet")
     names = [f"probability_{name}" for name in loaded.classes]
     assert list(rows[0]) == ["path", "labels", "error", *names, "bytes", "modified"]

@@ -82,7 +82,7 @@ def _resolved(training: Training, recipe: Recipe, team: Team, on_event: OnEvent)
     trainee = training.trainee
     batches: Iterator[Batch] = training.batches.from_step(0, 0, team.world)
     parts = -(-recipe.accumulation // team.world)
-    seconds = measure_steps(trainee.module, batches, trainee.loss, wanted, parts)
+    seconds = measure_steps(trainee.module, batches, trainee.loss, wanted, parts, least=recipe.measuring)
     precision = choose_precision(seconds) if recipe.precision == "auto" else recipe.precision
     if steps is None:
         # Validation costs a forward pass, a third of a step, for each of its images.

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,7 @@ from regard.inference.memory import is_out_of_memory, release
 
 Precision = Literal["fp32", "bf16"]
 
+ROUNDS = 8
 GAIN = 1.1  # a smaller gain is noise, and float32 is exact
 
 
@@ -36,25 +38,28 @@ def measure_steps(
     precisions: tuple[Precision, ...],
     accumulation: int = 1,
     seconds: float = 10.0,
+    least: float = 0.0,
 ) -> dict[Precision, float]:
     """Median seconds of one training step in each precision, batches included; `model` is not changed.
 
     The precisions take turns, round by round, so that a busy machine slows both; the first round is not
-    counted. At least one round is, and rounds end after `seconds`. A batch passes in `accumulation` parts, in
-    more of them where memory does not suffice.
+    counted. Eight are, or as many as fit into `least` seconds, if those are more; after `seconds` no further
+    one begins, but one is counted. A batch passes in `accumulation` parts, in more of them where memory does not
+    suffice.
     """
     with torch.random.fork_rng(devices=[]):
         trial = copy.deepcopy(model).train()
         optimiser = torch.optim.SGD([p for p in trial.parameters() if p.requires_grad], lr=0.0)
         taken: dict[Precision, list[float]] = {precision: [] for precision in precisions}
         began = time.perf_counter()
-        for count in range(9):
+        for count in itertools.count():
             for precision in precisions:
                 start = time.perf_counter()
                 accumulation = _measured_step(trial, next(batches), loss, optimiser, precision, accumulation)
                 if count:
                     taken[precision].append(time.perf_counter() - start)
-            if count and time.perf_counter() - began > seconds:
+            spent = time.perf_counter() - began
+            if count and (spent > seconds or (count >= ROUNDS and spent > least)):
                 break
     return {precision: statistics.median(values) for precision, values in taken.items()}
 

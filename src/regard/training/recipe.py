@@ -195,6 +195,11 @@ class Recipe:
             return max(1, math.ceil(self.epochs * n_train / self.batch_size))
         return None
 
+    @property
+    def measuring(self) -> float:
+        """Seconds for which steps should be measured: a hundredth of the minutes."""
+        return 0.6 * (self.minutes or 0.0)
+
     def timed(self, step: float, evaluation: float) -> Recipe:
         """With as many steps as `minutes` hold, of the seconds that a step and an evaluation take.
 

@@ -144,9 +144,10 @@ def train_segmenter(job: SegmentJob, resume: bool = False) -> Segmented:
         flip=recipe.flip,
         embedded=job.how.tune == "decoder",
     )
+    quick = Quick(batches, split.val[:MOST_VAL])
     before = _judge(job, "before training")
     if not continued:
-        recipe = _resolved(job, module, batches)
+        recipe = _resolved(job, module, batches, quick)
         _write_start(job, recipe)
     with Interrupts() as interrupts:
         outcome = fit(
@@ -159,7 +160,7 @@ def train_segmenter(job: SegmentJob, resume: bool = False) -> Segmented:
                 recipe.lr,
             ),
             recipe.plan(WATCH),
-            evaluators=[Quick(batches, split.val[:MOST_VAL])],
+            evaluators=[quick],
             states=States(run.folder),
             resume=resume,
             on_event=job.emit,
@@ -191,7 +192,7 @@ def _judge(job: SegmentJob, when: str) -> Agreement:
     return found
 
 
-def _resolved(job: SegmentJob, module: SAM, batches: ClickBatches) -> Recipe:
+def _resolved(job: SegmentJob, module: SAM, batches: ClickBatches, quick: Quick) -> Recipe:
     """The recipe with its precision and its number of steps; what has to be measured is, on a copy of the model."""
     recipe = job.recipe if job.recipe.precision != "auto" else replace(job.recipe, precision="fp32")
     steps = recipe.length(len(job.split.train))
@@ -199,8 +200,9 @@ def _resolved(job: SegmentJob, module: SAM, batches: ClickBatches) -> Recipe:
         assert recipe.precision != "auto"
         job.emit({"event": "note", "text": f"measuring the step of {job.segmenter.name} before the first one"})
         stream: Iterator[Any] = batches.from_step()
-        seconds = measure_steps(module, stream, click_loss, (recipe.precision,), recipe.accumulation)[recipe.precision]
-        quick = Quick(batches, job.split.val[:MOST_VAL])
+        asked = (recipe.precision,)
+        taken = measure_steps(module, stream, click_loss, asked, recipe.accumulation, least=recipe.measuring)
+        seconds = taken[recipe.precision]
         recipe = recipe.timed(seconds, _seconds(quick, module))
         steps = recipe.steps
         text = f"{recipe.batch_size / seconds:.1f} images/s, {steps} steps of {recipe.batch_size} images"
@@ -209,6 +211,9 @@ def _resolved(job: SegmentJob, module: SAM, batches: ClickBatches) -> Recipe:
 
 
 def _seconds(quick: Quick, module: SAM) -> float:
+    """Of an evaluation but the first, which also draws the prompts."""
+    with torch.no_grad():
+        list(quick(module.eval()))
     began = time.perf_counter()
     with torch.no_grad():
         list(quick(module.eval()))

@@ -36,8 +36,8 @@ class Photo:
     """One photo's answer; an unreadable photo has an error code, a message, and no answer.
 
     label: the most probable class, with its probability after the model's temperature; unsure: below the
-    model's threshold; unknown: looks like none of the classes, None where the run has no such threshold; top:
-    the most probable classes with their probabilities, highest first. Several labels: `labels` that are
+    threshold of the run; unknown: looks like none of the classes; both None where the model has no such threshold;
+    top: the most probable classes with their probabilities, highest first. Several labels: `labels` that are
     given, and in `values` every label's probability. Numbers: `values`. bytes, modified: of the file as it
     was read, the time in UTC.
     """
@@ -177,7 +177,7 @@ class Answerer:
     def _class(self, row: np.ndarray) -> dict[str, Any]:
         best = self._best(row)
         label, probability = best[0]
-        unsure = probability < self.loaded.unsure_below
+        unsure = probability < self.loaded.unsure_below if self.loaded.unsure_below > 0 else None
         return {"label": label, "probability": probability, "unsure": unsure, "top": best}
 
     def _labels(self, row: np.ndarray) -> dict[str, Any]:

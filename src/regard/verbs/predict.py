@@ -35,13 +35,14 @@ SHOWN = 1000  # rows in a terminal
 class PhotoAnswers:
     """What `predict` did: counts, the file or folder written, or the rows themselves where none was asked for.
 
-    unknown: None where the run has no threshold of unknown photos; continued: photos that an earlier call had
-    answered; images_per_second: of the others, without loading the model; backend: what computed the answers.
+    unsure, unknown: None where the model has no such threshold, as one that was not trained by us; continued: photos
+    that an earlier call had answered; images_per_second: of the others, without loading the model; backend: what
+    computed the answers.
     """
 
     model: str
     photos: int
-    unsure: int
+    unsure: int | None
     unknown: int | None
     errors: int
     continued: int
@@ -58,8 +59,9 @@ class PhotoAnswers:
         if len(self.rows) > SHOWN:
             yield f"... and {len(self.rows) - SHOWN:,} more; --out FILE writes all of them"
         where = f" in {self.out}" if self.out else ""
-        unknown = f"{self.unknown:,} unknown, " if self.unknown is not None else ""
-        yield f"{self.photos:,} photos{where}: {self.unsure:,} unsure, {unknown}{self.errors:,} unreadable"
+        counts = [(self.unsure, "unsure"), (self.unknown, "unknown"), (self.errors, "unreadable")]
+        told = ", ".join(f"{count:,} {word}" for count, word in counts if count is not None)
+        yield f"{self.photos:,} photos{where}: {told}"
         before = f"; {self.continued:,} photos were answered before" if self.continued else ""
         if self.photos > self.continued:
             yield f"{self.images_per_second:.1f} images/s with {self.backend}{before}"
@@ -179,7 +181,7 @@ class Job:
         return PhotoAnswers(
             model=self.loaded.name,
             photos=len(self.photos),
-            unsure=counts["unsure"],
+            unsure=counts["unsure"] if self.loaded.unsure_below > 0 else None,
             unknown=counts["unknown"] if self.unknown is not None else None,
             errors=counts["error"],
             continued=continued,
