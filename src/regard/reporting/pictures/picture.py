@@ -87,7 +87,9 @@ class Picture(ABC):
         return text.getvalue()
 
     def csv(self) -> str:
-        """The table as CSV; a name that a spreadsheet would run as a formula begins with an apostrophe."""
+        """The table as CSV, numbers to six digits; a name that a spreadsheet would run as a formula begins with an
+        apostrophe.
+        """
         text = io.StringIO()
         header, rows = self.table()
         writer = csv.writer(text, lineterminator="\n")
@@ -109,6 +111,8 @@ def captions(name: str, lang: str) -> Mapping[str, str]:
 
 def _inert(cell: object) -> object:
     """A cell of a table; undecodable bytes of file names are written out."""
+    if isinstance(cell, float):  # what is measured in float32 has no more digits, and a large matrix half the bytes
+        return f"{cell:.6g}"
     if not isinstance(cell, str):
         return cell
     text = cell.encode("utf-8", "backslashreplace").decode()
