@@ -13,6 +13,8 @@ from regard.models.sam import SAM, Masks
 from regard.training import clicks
 from regard.training.clicks import (
     DRAWS,
+    ONE,
+    THREE,
     ClickBatch,
     click_loss,
     decode_round,
@@ -94,6 +96,23 @@ def test_only_the_best_of_three_masks_learns_from_the_truth() -> None:
     assert torch.allclose(found.iou.grad, -2 * reached / 3)  # every estimate learns what its mask reached
 
 
+def test_of_a_box_the_one_mask_learns_beside_the_best_of_three() -> None:
+    truths = truths_of(1)
+    logits = torch.randn(1, 4, CELLS, CELLS, requires_grad=True)
+    with torch.no_grad():
+        logits[0, 2] = 6 * truths[0] - 3
+    clicks._round_loss(Masks(logits, torch.zeros(1, 4)), truths).sum().backward()
+    assert logits.grad is not None
+    assert (logits.grad.abs().sum(dim=(2, 3)) > 0).tolist() == [[True, False, True, False]]
+
+
+def test_one_round_trains_the_mask_that_answers_a_box() -> None:
+    model = tiny()
+    click_loss(model, batch_of(2, 2, 1, boxed=True)).backward()
+    learned = model.get_parameter("mask_decoder.output_hypernetworks_mlps.0.layers.0.weight").grad
+    assert learned is not None and learned.any()
+
+
 def test_a_first_point_lies_in_the_mask_and_all_of_it_is_drawn() -> None:
     truth = truths_of(1, seed=3)
     draws = torch.zeros(1000, DRAWS)
@@ -156,7 +175,7 @@ def test_a_first_prompt_gives_three_masks_and_more_give_one() -> None:
     images = image.expand(2, -1, -1, -1)
     with torch.no_grad():
         every = model.decode(image, prompts)
-        three, one = (decode_round(model, images, prompts, first=first) for first in (True, False))
+        three, one = (decode_round(model, images, prompts, which) for which in (THREE, ONE))
     assert torch.allclose(three.logits, every.logits[:, 1:], atol=1e-5)
     assert torch.allclose(one.logits, every.logits[:, :1], atol=1e-5)
     best = surest(three)
@@ -189,5 +208,5 @@ def test_several_rounds_begin_with_what_one_round_says() -> None:
     one = click_loss(model, batch)
     images = model.embed(batch.images).repeat_interleave(2, dim=0)
     truths, draws = batch.truths.flatten(0, 1), batch.draws.flatten(0, 1)
-    found = decode_round(model, images, first_prompts(truths, draws, SIDE, boxed=False), first=True)
+    found = decode_round(model, images, first_prompts(truths, draws, SIDE, boxed=False), THREE)
     assert one.item() == pytest.approx(clicks._round_loss(found, truths).mean().item(), rel=1e-6)

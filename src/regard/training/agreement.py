@@ -18,7 +18,7 @@ from regard.models.sam import FOREGROUND, SAM, Masks, Prompts
 from regard.segmentation.regions import innermost
 from regard.segmentation.segmenter import Segmenter
 from regard.training.click_batches import ClickBatches
-from regard.training.clicks import decode_round, overlap, surest
+from regard.training.clicks import ONE, THREE, decode_round, overlap, surest
 
 AT_ONCE = 32  # prompts decoded at once
 
@@ -27,9 +27,10 @@ AT_ONCE = 32  # prompts decoded at once
 class Found:
     """What one object was found as, from a click and from its box.
 
-    image: its id; number: from 1 among its image's; area: pixels; x, y: the click, in pixels. click, box: IoU of the
-    mask that the model takes for the best of its three, click_boundary, box_boundary: IoU of the boundaries; best:
-    the highest IoU of the three masks of the click. by_click, by_box: these masks.
+    image: its id; number: from 1 among its image's; area: pixels; x, y: the click, in pixels. click: IoU of the mask
+    that the model takes for the best of its three, box: of its one mask for what leaves no doubt; click_boundary,
+    box_boundary: IoU of the boundaries; best: the highest IoU of the three masks of the click. by_click, by_box: these
+    masks.
     """
 
     image: str
@@ -86,13 +87,12 @@ def _of_image(segmenter: Segmenter, masks: MaskSet, row: int) -> Iterator[Found]
     places = [innermost(runs) for runs in truths]
     by_click = segmenter.choose(segmenter.decode(embedded, clicks_at(places)), multimask_output=True)
     boxes = torch.tensor([runs.box for runs in truths], dtype=torch.float32)
-    by_box = segmenter.choose(segmenter.decode(embedded, Prompts(boxes=boxes)), multimask_output=True)
+    by_box = segmenter.choose(segmenter.decode(embedded, Prompts(boxes=boxes)), multimask_output=False)
     for number, (runs, (x, y)) in enumerate(zip(truths, places, strict=True)):
         truth = runs.decode()
         three = embedded.frame.masks(by_click.logits[number]).cpu().numpy()
         click = three[int(by_click.iou[number].argmax())]
-        logits = by_box.logits[number, int(by_box.iou[number].argmax())]
-        box = embedded.frame.masks(logits[None]).cpu().numpy()[0]
+        box = embedded.frame.masks(by_box.logits[number]).cpu().numpy()[0]
         yield Found(
             image=masks.images.ids[row],
             number=number + 1,
@@ -130,11 +130,11 @@ class Quick:
             seen = self.batches.seen(row)
             image = module.embed(self.batches.inputs(seen, row).to(device))
             truths = torch.from_numpy(seen.truths).to(device) >= 128
-            for prompts, reached in zip(self._prompts(row, seen.truths), values, strict=True):
+            for prompts, which, reached in zip(self._prompts(row, seen.truths), (THREE, ONE), values, strict=True):
                 for start in range(0, len(truths), AT_ONCE):
                     part = slice(start, start + AT_ONCE)
                     some = Prompts(*(None if one is None else one[part].to(device) for one in prompts))
-                    found = decode_round(module, image, some, first=True)
+                    found = decode_round(module, image, some, which)
                     reached += _reached(found, truths[part]).tolist()
         yield "val/click_iou", float(np.mean(values[0]))
         yield "val/box_iou", float(np.mean(values[1]))

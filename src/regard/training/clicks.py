@@ -3,7 +3,9 @@
 From the paper (arXiv 2304.02643, appendix A): a first prompt, a point in the mask or its box with noise; then points
 from where the last mask was wrong, with that mask fed back. Loss of a mask: focal to dice as 20 to 1, beside it the
 squared error of the estimated IoU. A first prompt leaves doubt, so of the three masks for one prompt only the one with
-the smallest loss learns from the truth; later rounds train the mask for several prompts.
+the smallest loss learns from the truth; later rounds train the mask for several prompts. A box leaves little doubt, and
+is usually answered by that one mask, so it learns from boxes, too, as much as the best of the three; in the paper it
+learns from later rounds only, and a training of one round would leave it as it was drawn.
 
 Truths are what the model's output is: squares of pixels, with the share of each that the object covers.
 """
@@ -17,11 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from regard.models.sam import BACKGROUND, FOREGROUND, SAM, Masks, Prompts
+from regard.models.sam import BACKGROUND, FOREGROUND, MASKS, SAM, Masks, Prompts
 
 FOCAL_TO_DICE = 20.0
 FOCAL_ALPHA, FOCAL_GAMMA = 0.75, 2.0  # the paper gives neither; objects cover few pixels, which have to count for more
 BOX_NOISE, MOST_NOISE = 0.1, 20 / 1024  # standard deviation as a share of the box's side; most, of the image's
+ONE, THREE, ALL = slice(0, 1), slice(1, None), slice(None)  # of the four masks: for several prompts, for one prompt
 DRAWS = 6  # of a first prompt, and one more for each later round
 
 
@@ -57,7 +60,7 @@ def click_loss(model: nn.Module, batch: ClickBatch) -> Tensor:
     total = truths.new_zeros(len(truths))
     rounds = draws.shape[1] - DRAWS + 1
     for number in range(rounds):
-        found = decode_round(model, images, prompts, first=number == 0)
+        found = decode_round(model, images, prompts, ONE if number else ALL if batch.boxed else THREE)
         total = total + _round_loss(found, truths)
         if number + 1 < rounds:
             logits = surest(found)
@@ -65,9 +68,8 @@ def click_loss(model: nn.Module, batch: ClickBatch) -> Tensor:
     return total.mean() / rounds
 
 
-def decode_round(model: SAM, images: Tensor, prompts: Prompts, first: bool) -> Masks:
-    """The three masks of one prompt, or the one of several: (P, 3 or 1, 4h, 4w). images: (P, C, h, w)."""
-    which = slice(1, None) if first else slice(0, 1)
+def decode_round(model: SAM, images: Tensor, prompts: Prompts, which: slice) -> Masks:
+    """The masks `which` of the four: (P, k, 4h, 4w). images: (P, C, h, w)."""
     read = model.read(images, prompts)
     return Masks(model.draw(read, which), read.iou[:, which])
 
@@ -79,11 +81,13 @@ def surest(found: Masks) -> Tensor:
 
 
 def _round_loss(found: Masks, truths: Tensor) -> Tensor:
-    """(P,) smallest loss of the masks, and the squared error of all estimates."""
+    """(P,) loss of the one mask, the smallest of the three, or their mean, and the squared error of all estimates."""
     logits = found.logits.float()
     losses = mask_loss(logits, truths[:, None])  # (P, k)
     reached = overlap(logits.detach() > 0, truths[:, None] > 0.5)  # (P, k)
-    return losses.min(dim=1).values + (found.iou.float() - reached).square().mean(dim=1)
+    learning = (losses[:, ONE], losses[:, THREE]) if losses.shape[1] == MASKS else (losses,)
+    least = torch.stack([some.min(dim=1).values for some in learning]).mean(dim=0)
+    return least + (found.iou.float() - reached).square().mean(dim=1)
 
 
 def mask_loss(logits: Tensor, truths: Tensor) -> Tensor:
