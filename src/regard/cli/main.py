@@ -37,7 +37,7 @@ VERBS = {
     "distil": "Teach a small model by a large one, and say what the teaching was worth.",
 }
 GLOBAL_FLAGS = ("--json", "--debug")
-SPINS = "1000"  # of a thread that waits, before it sleeps: benchmarks/shared_machine.py
+SPINS = "5000"  # of a thread that waits, before it sleeps: benchmarks/shared_machine.py
 HELP = """usage: regard VERB ... [--json] [--debug]
 
 Which model should I use on my images, how sure am I, and why.
