@@ -193,7 +193,7 @@ def _summary(page: LookPage) -> str:
     many = f"{heads[0]}" if len(heads) == 1 else f"{heads[0]} to {heads[-1]}"
     layers = f"{_plural(len(page.layers), 'layer')} of {many} head{'s' if heads[-1] > 1 else ''}"
     score = float(page.scores[best_class(page)])
-    sure = f"gives it {score:.0%}" if page.answer != "number" else f"answers {score:.4g}"
+    sure = f"gives it {score:.1%}" if page.answer != "number" else f"answers {score:.4g}"
     start = f"{page.embedding.grid[0] * page.embedding.grid[1]} patches" if page.embedding else "The places of a map"
     return (
         f"{start} look at one another in {layers}, and the model {sure}. "
