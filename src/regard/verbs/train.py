@@ -100,7 +100,8 @@ def train(
         task: classify learns labels, segment the masks of objects from points and boxes
         tune: of a segmenter, decoder leaves the image encoder as it is, all trains everything
         objects: for --task segment, of each image in a batch
-        rounds: for --task segment, prompts in a row for each object, those after the first where the mask was wrong
+        rounds: for --task segment, prompts in a row for each object, those after the first where the mask was wrong;
+            with 1 it learns neither to be corrected by a second point nor to follow a film
         target: label columns of a table: one of classes, of several labels (a|b) or of numbers; several of 0 and 1 or
             of numbers; four of a box
         problem: what the labels are; auto decides by what they hold, and says so
