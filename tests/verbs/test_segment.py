@@ -464,6 +464,7 @@ def test_frames_are_followed_and_continued(
         ({"points": (1, 2, 3)}, "points: 3 numbers; expected x,y for each point"),
         ({"points": (1, float("nan"))}, r"points: \(1, nan\) is not in the image"),
         ({"points": (1, 2), "labels": (1, 0)}, "labels: 2 for 1 point"),
+        ({"labels": (1,)}, "labels: given without points"),
         ({"labels": (1,), "box": (1, 2, 3, 4)}, "labels: given without points"),
         ({"box": (1, 2, 3)}, "box: 3 numbers; expected four"),
         ({"box": (9, 9, 2, 2)}, "box: 9, 9, 2, 2 is upside down"),

@@ -58,12 +58,12 @@ class Request:
             "--from-explanation": explained,
         }
         given = [name for name, is_given in chosen.items() if is_given]
+        if len(self.labels) and not len(self.points):
+            raise RegardError("labels: given without points; give the points that they are of")
         if not given:
             raise RegardError(f"nothing is asked of the photos; give {WAYS}")
         if len(given) > 1:
             raise RegardError(f"{' and '.join(given)}: each is a way of its own; give one of them")
-        if len(self.labels) and not len(self.points):
-            raise RegardError("labels: given without points; give the points that they are of")
         if explained and (len(self.points) or (len(self.box) and text)):
             raise RegardError("from_explanation: the point is the explanation's; an object is given by --box or --text")
         if self.target != "top1" and not explained:
