@@ -293,7 +293,8 @@ def test_a_minute_of_training_finds_objects(tmp_path: Path) -> None:
     before, after = run.facts["before"], run.facts["after"]
     assert before["click"][0] < 0.2 and after["click"][0] > 0.6
     assert after["best"][0] >= after["click"][0]
-    assert (run.cost.train_seconds or 0) < 75
+    # 58 s on a quiet machine; the number of steps is fixed at the start, so one that slows down later takes longer.
+    assert (run.cost.train_seconds or 0) < 120
 
 
 @pytest.mark.long
